@@ -1,0 +1,4 @@
+from fastmrigan.cli import main
+
+if __name__ == "__main__":
+    main()

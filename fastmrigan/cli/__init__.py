@@ -1,0 +1,90 @@
+"""The command line: one command a file, each a function named like its command.
+
+Heavy imports stand inside the commands, so that `fastmrigan --help` and `fastmrigan info` are
+quick and the torch-free commands stay torch-free.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from importlib import import_module
+
+from fastmrigan.errors import (
+    EXIT_BUG,
+    EXIT_DISK_FULL,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    FastMriganError,
+)
+
+COMMANDS = (
+    "phantom",
+    "prepare",
+    "train",
+    "export",
+    "info",
+    "synth",
+    "bench",
+    "evaluate",
+    "demo",
+)
+
+ISSUES = "https://github.com/fastmrigan/fastmrigan/issues"
+
+
+def build_app():  # type: ignore[no-untyped-def]
+    import typer
+
+    app = typer.Typer(
+        name="fastmrigan",
+        help="Synthetic brain-MRI slices, from training to bulk generation. "
+        "For research; not for diagnosis.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    for name in COMMANDS:
+        module = import_module(f"fastmrigan.cli.{name}")
+        app.command(name)(getattr(module, name))
+    return app
+
+
+def main() -> None:
+    """Runs the command line and turns every expected error into one line and an exit code."""
+    try:
+        build_app()()
+    except FastMriganError as error:
+        fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        fail("interrupted", EXIT_INTERRUPTED)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fail(f"{where(error)}no space left; free some and run the same command", EXIT_DISK_FULL)
+        if error.filename is None:
+            fail_as_bug(error)
+        fail(f"{where(error)}{error.strerror}", EXIT_USAGE)
+    except Exception as error:
+        fail_as_bug(error)
+
+
+def where(error: OSError) -> str:
+    return f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+
+
+def fail_as_bug(error: BaseException) -> None:
+    if os.environ.get("FASTMRIGAN_DEBUG"):
+        traceback.print_exception(error)
+    fail(
+        f"unexpected {type(error).__name__}: {error} (a bug of ours: run again with "
+        f"FASTMRIGAN_DEBUG=1 and report what it prints at {ISSUES})",
+        EXIT_BUG,
+    )
+
+
+def fail(message: str, code: int) -> None:
+    print("fastmrigan: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,100 @@
+"""Fixed random convolutional features, the ground of `fd-random`.
+
+What they are: 464 numbers a slice from four convolution layers whose weights are drawn once from
+a frozen random stream, the same on every machine and with every version of NumPy and PyTorch.
+Random convolutions with rectification answer to edges, texture, brightness and layout, so a
+Frechet distance on them falls as slices come to look alike, and needs no download.
+
+What they are not: Inception features, and `fd-random` is not FID. Nothing here was trained, so
+nothing here knows anatomy; values compare only with values of the same FEATURES_VERSION, and with
+the split-half floor of the same real set.
+
+Sizes: texture (the first layer) is seen at the slice's own size, layout (all layers) at 64x64
+after area resizing, so slices of 64 to 512 pixels give the same 464 features.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastmrigan.errors import UsageError
+from fastmrigan.progress import Progress
+
+FEATURES_VERSION = 1  # raised whenever a weight, a layer or the pooling changes
+FEATURES_SEED = 20170626
+LAYOUT_SIZE = 64  # pixels a side at which the deeper layers look
+CONTRAST_FILTERS = 16  # of the stem's 24: mean-free, blind to brightness, awake to edges
+LAYERS = ((24, 1, 5), (32, 24, 3), (48, 32, 3), (64, 48, 3))  # out, in, kernel
+DIMENSION = 2 * 24 + 2 * 32 + 2 * 48 + 4 * 64
+
+Float32 = npt.NDArray[np.float32]
+
+
+def random_features(slices: Float32, *, batch: int = 256, label: str = "features") -> Float32:
+    """The fixed random features of slices.
+
+    slices: float32 [N, H, W] in [-1, 1], H and W >= 16. Returns float32 [N, 464].
+    Row i depends on slice i alone. Raises UsageError for another shape or type.
+    """
+    if slices.ndim != 3 or slices.dtype != np.float32 or min(slices.shape[1:]) < 16:
+        raise UsageError(
+            f"random_features: expected float32 [N, H, W] of at least 16x16 pixels, "
+            f"got {slices.dtype} {list(slices.shape)}"
+        )
+    rows = np.empty((len(slices), DIMENSION), np.float32)
+    with Progress(label, len(slices), "slices") as progress, torch.inference_mode():
+        for first in range(0, len(slices), batch):
+            chunk = np.ascontiguousarray(slices[first : first + batch])
+            rows[first : first + batch] = _embed(torch.from_numpy(chunk)).numpy()
+            progress.advance(len(chunk))
+    return rows
+
+
+def resize_area(x: Tensor, size: int) -> Tensor:
+    """[N, 1, H, W] to [N, 1, size, size], each pixel the mean of the area it covers."""
+    return x if x.shape[-2:] == (size, size) else F.interpolate(x, (size, size), mode="area")
+
+
+def _embed(slices: Tensor) -> Tensor:
+    stem, second, third, fourth = frozen_weights()
+    x = ((slices + 1) / 2).unsqueeze(1)  # [N, 1, H, W], black is 0 as the padding is
+    texture = F.relu(F.conv2d(x, stem, padding=2))  # [N, 24, H, W]
+    small = resize_area(x, LAYOUT_SIZE)  # [N, 1, 64, 64]
+    y = texture if small is x else F.relu(F.conv2d(small, stem, padding=2))  # [N, 24, 64, 64]
+    parts = [_mean_and_spread(texture)]
+    for weight in (second, third):
+        y = F.relu(F.conv2d(y, weight, stride=2, padding=1))  # [N, 32, 32, 32], [N, 48, 16, 16]
+        parts.append(_mean_and_spread(y))
+    y = F.relu(F.conv2d(y, fourth, stride=2, padding=1))  # [N, 64, 8, 8]
+    parts.append(F.adaptive_avg_pool2d(y, 2).flatten(1))  # [N, 256], the four quadrants
+    return torch.cat(parts, dim=1)  # [N, 464]
+
+
+def _mean_and_spread(y: Tensor) -> Tensor:
+    """[N, C, H, W] to [N, 2C]: each channel's mean and standard deviation over the slice."""
+    spread, mean = torch.std_mean(y, dim=(2, 3), correction=0)
+    return torch.cat([mean, spread], dim=1)
+
+
+@cache
+def frozen_weights() -> tuple[Tensor, ...]:
+    """The four layers' weights, He-scaled (std sqrt(2 / fan in)), float32.
+
+    RandomState and not default_rng: NumPy promises its stream never changes (NEP 19), and gives
+    no such promise for Generator; a test pins the weights' digest.
+    """
+    stream = np.random.RandomState(FEATURES_SEED)
+    weights = []
+    for channels, inputs, kernel in LAYERS:
+        draw = stream.standard_normal((channels, inputs, kernel, kernel))
+        if inputs == 1:
+            draw[:CONTRAST_FILTERS] -= draw[:CONTRAST_FILTERS].mean(axis=(2, 3), keepdims=True)
+        scaled = draw * np.sqrt(2 / (inputs * kernel * kernel))
+        weights.append(torch.from_numpy(scaled.astype(np.float32)))
+    return tuple(weights)

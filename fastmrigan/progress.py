@@ -1,0 +1,100 @@
+"""Progress of long work: rich's live bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+
+def duration(seconds: float) -> str:
+    """`seconds` as h:mm:ss, or m:ss under an hour."""
+    whole = max(0, round(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+class Progress:
+    """Shows done / total, rate and time left on stderr; use it in a `with` statement.
+
+    `start` counts what an earlier run had done: shown as done, left out of the rate.
+    `seconds_left`, where given, overrides the estimate (a run bounded by time, not by count).
+    """
+
+    def __init__(
+        self, label: str, total: int, unit: str, *, start: int = 0, every_seconds: float = 30.0
+    ) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.start = self.done = start
+        self.note = ""
+        self.every_seconds = every_seconds
+        self._bar: RichProgress | None = None
+
+    def __enter__(self) -> Progress:
+        self.began = self._shown = time.monotonic()
+        if sys.stderr.isatty():
+            self._open_bar()
+        else:
+            self._print(f"{self.label}: starting at {self.done:,} of {self.total:,} {self.unit}")
+        return self
+
+    def advance(
+        self, amount: int = 1, note: str | None = None, seconds_left: float | None = None
+    ) -> None:
+        """Adds `amount` done; `note` (losses, a file name) is shown behind the counts."""
+        self.done += amount
+        if note is not None:
+            self.note = note
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, text=self._tail(seconds_left))
+        elif time.monotonic() - self._shown >= self.every_seconds:
+            self._shown = time.monotonic()
+            share = 100 * self.done / max(self.total, 1)
+            self._print(
+                f"{self.label}: {self.done:,}/{self.total:,} {self.unit} ({share:.0f} %), "
+                + self._tail(seconds_left)
+            )
+
+    @property
+    def rate(self) -> float:
+        """Units a second since this run began."""
+        return (self.done - self.start) / max(time.monotonic() - self.began, 1e-9)
+
+    def _tail(self, seconds_left: float | None) -> str:
+        if seconds_left is None:
+            seconds_left = (self.total - self.done) / self.rate if self.rate > 0 else 0.0
+        text = f"{self.rate:,.1f} {self.unit}/s, {duration(seconds_left)} left"
+        return f"{text}, {self.note}" if self.note else text
+
+    def _open_bar(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bar = RichProgress(
+            TextColumn(self.label),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, text="")
+        self._bar.start()
+
+    def _print(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elapsed = duration(time.monotonic() - self.began)
+        self._print(
+            f"{self.label}: {self.done - self.start:,} {self.unit} in {elapsed} "
+            f"({self.rate:,.1f} {self.unit}/s)"
+        )

@@ -1,0 +1,55 @@
+"""What every engine offers the runtime."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fastmrigan.runtime.model_file import ModelFile
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """How an engine is set up."""
+
+    batch: int = 64  # slices a call, fixed when the engine is compiled
+    precision: str = "auto"  # fp32, bf16, or auto: what the engine takes on this processor
+    threads: int | None = None  # None: as many as this process may use
+    streams: int = 1  # calls the engine works on at once
+
+
+class Backend(ABC):
+    """A model compiled for one engine, at one batch size."""
+
+    name: ClassVar[str]
+    package: ClassVar[str]  # what must be importable
+    extra: ClassVar[str]  # which extra of fastmrigan brings it
+    precisions: ClassVar[tuple[str, ...]]
+
+    version: str
+    device: str
+    precision: str
+    threads: int
+
+    @abstractmethod
+    def __init__(self, model: ModelFile, options: BackendOptions) -> None: ...
+
+    @abstractmethod
+    def run(self, x: Float32) -> Float32:
+        """One call: x float32 [batch, …] in, slices float32 [batch, 1, H, W] out (a fresh array)."""
+
+    def describe(self) -> dict[str, str | int]:
+        """What runs, for `run.json`, `bench` and the messages."""
+        return {
+            "backend": self.name,
+            "version": self.version,
+            "device": self.device,
+            "precision": self.precision,
+            "threads": self.threads,
+        }

@@ -1,0 +1,112 @@
+"""The model file: one .onnx whose metadata says what it is, where it comes from and how it did."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fastmrigan import NOTICE
+from fastmrigan.errors import ModelRefused, UsageError
+from fastmrigan.runtime import onnx_wire
+
+METADATA_KEY = "fastmrigan"
+SCHEMA_VERSION = 1
+INPUT_NAMES = {"sample": "latent", "translate": "source"}
+OUTPUT_NAME = "slice"
+
+
+class ModelMetadata(BaseModel):
+    """The JSON document under the metadata key `fastmrigan`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    task: Literal["sample", "translate"]
+    recipe: str
+    source_contrast: str | None = None
+    target_contrast: str | None = None
+    latent_size: int | None = Field(default=None, ge=1)  # task sample
+    slice_size: tuple[int, int]  # [H, W] in pixels
+    grading: dict[str, Any]  # how the training slices came to [-1, 1]
+    precision: str = "fp32"
+    weights_sha256: str  # over the generator's parameters, see fastmrigan.export.onnx
+    training_data: dict[str, Any]  # fingerprint, counts, labels
+    training: dict[str, Any] = {}  # step, ema, seed
+    parity: dict[str, Any]  # largest differences from PyTorch, by engine
+    versions: dict[str, str]
+    notice: str = NOTICE
+
+    @property
+    def input_name(self) -> str:
+        return INPUT_NAMES[self.task]
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file that has passed every check; `data` is the whole file."""
+
+    path: Path
+    data: bytes
+    metadata: ModelMetadata
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def read_model_file(path: str | Path) -> ModelFile:
+    """Reads and checks a model file.
+
+    Raises UsageError where it cannot be read, and ModelRefused where it is damaged, carries no
+    (or unreadable, or newer) fastmrigan metadata, or keeps weights outside the file.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the model file: {error.strerror}") from error
+    try:
+        entries = onnx_wire.metadata(data)
+        external = onnx_wire.has_external_data(data)
+    except onnx_wire.Malformed as error:
+        raise ModelRefused(f"{path}: not a whole ONNX file ({error}); export it again") from error
+    if external:
+        raise ModelRefused(
+            f"{path}: keeps weights in another file (ONNX external data), which is never loaded; "
+            "export it again with `fastmrigan export`"
+        )
+    if METADATA_KEY not in entries:
+        raise ModelRefused(
+            f"{path}: has no fastmrigan metadata; write model files with `fastmrigan export`"
+        )
+    return ModelFile(path, data, _parse(path, entries[METADATA_KEY]))
+
+
+def _parse(path: Path, text: str) -> ModelMetadata:
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ModelRefused(f"{path}: its fastmrigan metadata is not JSON ({error})") from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ModelRefused(
+            f"{path}: its metadata has schema version {version}, this fastmrigan knows up to "
+            f"{SCHEMA_VERSION}; upgrade fastmrigan"
+        )
+    try:
+        metadata = ModelMetadata.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "document"
+        raise ModelRefused(
+            f"{path}: its fastmrigan metadata is wrong at {field}: {first['msg']}; export it again"
+        ) from error
+    if metadata.task == "sample" and metadata.latent_size is None:
+        raise ModelRefused(f"{path}: a model that samples must state latent_size; export it again")
+    return metadata
