@@ -5,8 +5,6 @@ For research; not for diagnosis.
 Importing this package, `fastmrigan.imaging` or `fastmrigan.runtime` never imports torch.
 """
 
-from importlib.metadata import version
-
-__version__ = version("fastmrigan")
+__version__ = "0.1.0"
 
 NOTICE = "for research; not for diagnosis"

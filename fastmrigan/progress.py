@@ -60,9 +60,14 @@ class Progress:
             )
 
     @property
+    def seconds(self) -> float:
+        """Since this run began."""
+        return max(time.monotonic() - self.began, 1e-9)
+
+    @property
     def rate(self) -> float:
         """Units a second since this run began."""
-        return (self.done - self.start) / max(time.monotonic() - self.began, 1e-9)
+        return (self.done - self.start) / self.seconds
 
     def _tail(self, seconds_left: float | None) -> str:
         if seconds_left is None:
@@ -89,12 +94,14 @@ class Progress:
         print(text, file=sys.stderr, flush=True)
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elapsed = duration(time.monotonic() - self.began)
         self._print(
-            f"{self.label}: {self.done - self.start:,} {self.unit} in {elapsed} "
+            f"{self.label}: {self.done - self.start:,} {self.unit} in {duration(self.seconds)} "
             f"({self.rate:,.1f} {self.unit}/s)"
         )

@@ -15,12 +15,12 @@ def to_uint8(x: Float32) -> npt.NDArray[np.uint8]:
 
     x: float32, any shape, C order (another order is copied first).
     """
-    return _core.quantise_uint8(np.ascontiguousarray(x, dtype=np.float32))
+    return _core.quantise_uint8(np.asarray(x, dtype=np.float32, order="C"))
 
 
 def to_uint16(x: Float32) -> npt.NDArray[np.uint16]:
     """[-1, 1] to 0..65535: round half to even of (x + 1) * 32767.5, clamped; NaN becomes 0."""
-    return _core.quantise_uint16(np.ascontiguousarray(x, dtype=np.float32))
+    return _core.quantise_uint16(np.asarray(x, dtype=np.float32, order="C"))
 
 
 def to_float(x: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> Float32:

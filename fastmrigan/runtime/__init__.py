@@ -1,7 +1,7 @@
 """The thin runtime: a model file in, slices out. Never imports torch.
 
-    generator = fastmrigan.runtime.load("model.onnx")
-    slices = generator.sample(16, seed=7)  # float32 [16, H, W] in [-1, 1]
+generator = fastmrigan.runtime.load("model.onnx")
+slices = generator.sample(16, seed=7)  # float32 [16, H, W] in [-1, 1]
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ class TrainingData:
 def load_training_data(folder: Path, recipe: Recipe) -> TrainingData:
     """The train split of a prepared dataset, checked against the recipe.
 
-    UsageError where the size is another, the label is unknown or the batch is too large.
+    UsageError where the size is another, the label is unknown or the batch is too large;
+    InputRejected where the dataset is damaged.
     """
     from fastmrigan.imaging.dataset import PreparedDataset
 
@@ -39,14 +40,10 @@ def load_training_data(folder: Path, recipe: Recipe) -> TrainingData:
             f"{folder}: slices are {height}x{width}, {recipe.name} trains at "
             f"{recipe.size}x{recipe.size}; prepare them with --size {recipe.size}"
         )
-    if recipe.label is not None and recipe.label not in info["labels"]:
-        raise UsageError(
-            f"{folder}: no slice is labelled {recipe.label!r}; "
-            f"the labels are {', '.join(map(repr, info['labels'])) or 'none'}"
-        )
+    dataset.check_fingerprint()
     slices = dataset.slices(split="train", label=recipe.label)  # [N, H, W]
-    info = {key: info[key] for key in ("fingerprint", "count", "labels", "size", "grading")} | {
-        "contrast": info.get("contrast"),
+    kept = ("fingerprint", "count", "labels", "size", "grading", "contrast")
+    info = {key: info[key] for key in kept} | {
         "label": recipe.label,
         "training_slices": len(slices),
     }

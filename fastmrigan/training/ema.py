@@ -7,7 +7,7 @@ from torch import nn
 
 from fastmrigan.training.recipe import Ema
 
-CALIBRATION_BATCHES = 8
+CALIBRATION_BATCHES = 4
 CALIBRATION_BATCH = 128
 
 
@@ -23,7 +23,7 @@ def update(mean: nn.Module, live: nn.Module, step: int, ema: Ema) -> None:
 
 @torch.no_grad()
 def calibrate(generator: nn.Module, latent: int, seed: int) -> None:
-    """Replaces batch norm's running statistics by those over 1,024 seeded latents.
+    """Replaces batch norm's running statistics by those over 512 seeded latents.
 
     Averaged weights have activations of their own: the live generator's statistics do not fit
     them, and an untrained one has none. A function of the weights and the seed alone. Leaves the

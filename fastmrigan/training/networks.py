@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from fastmrigan.models import dcgan
-from fastmrigan.training import ema
 from fastmrigan.training.recipe import Recipe
 
 
@@ -72,7 +71,6 @@ def build(recipe: Recipe, device: torch.device) -> Networks:
         network.to(device, memory_format=layout) for network in initial_networks(recipe)
     )
     mean = copy.deepcopy(generator).requires_grad_(False)
-    ema.calibrate(mean, recipe.generator.latent, recipe.seed)
     options = recipe.optimiser
     return Networks(
         generator,

@@ -201,14 +201,17 @@ def fields(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
 
 
 def nearest(key: str) -> str:
-    """` (nearest: ...)`, looking at the dotted names and at their last parts."""
+    """`; the nearest is ...`, looking at the dotted names and at their last parts."""
     known = fields()
+    last = key.rsplit(".", 1)[-1]
     by_last = {name.rsplit(".", 1)[-1]: name for name in known}
-    close = difflib.get_close_matches(key, known, 1, 0.5)
+    close = [name for name in known if last in name] or [
+        by_last[name] for name in difflib.get_close_matches(last, by_last, 1, 0.5)
+    ]
+    close = close or difflib.get_close_matches(key, known, 1, 0.5)
     if not close:
-        last = difflib.get_close_matches(key.rsplit(".", 1)[-1], by_last, 1, 0.5)
-        close = [by_last[name] for name in last]
-    return f"; the nearest is {close[0]!r}" if close else f"; known are {', '.join(known)}"
+        return f"; known are {', '.join(known)}"
+    return f"; the nearest is {' or '.join(map(repr, close))}"
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:

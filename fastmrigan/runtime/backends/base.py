@@ -21,7 +21,6 @@ class BackendOptions:
     batch: int = 64  # slices a call, fixed when the engine is compiled
     precision: str = "auto"  # fp32, bf16, or auto: what the engine takes on this processor
     threads: int | None = None  # None: as many as this process may use
-    streams: int = 1  # calls the engine works on at once
 
 
 class Backend(ABC):
@@ -42,7 +41,7 @@ class Backend(ABC):
 
     @abstractmethod
     def run(self, x: Float32) -> Float32:
-        """One call: x float32 [batch, …] in, slices float32 [batch, 1, H, W] out (a fresh array)."""
+        """x float32 [batch, …] in, slices float32 [batch, 1, H, W] out, a fresh array."""
 
     def describe(self) -> dict[str, str | int]:
         """What runs, for `run.json`, `bench` and the messages."""
@@ -53,3 +52,10 @@ class Backend(ABC):
             "precision": self.precision,
             "threads": self.threads,
         }
+
+
+def reason(error: Exception) -> str:
+    """The last telling line of an engine's own message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("Exception from")]
+    return (telling or lines or [type(error).__name__])[-1]

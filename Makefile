@@ -1,0 +1,91 @@
+# make demo      from a bare machine to 5,000 synthetic tumour slices and a report
+# make test      lint, types and the fast tests, against the installed wheel
+# make test-all  the same, then the slow lane: sanitizers, crashes, hostile input, peers
+# make check     what pre-commit runs: ruff, mypy, clang-format
+# make format    what ruff and clang-format can mend by themselves
+#
+# PYTHON=python3.12        another interpreter (3.11 or later)
+# TORCH_INDEX=URL          the package index torch comes from (PyTorch's CPU index, say)
+# FASTMRIGAN_CUDA=OFF      AUTO (default), ON or OFF: compile the CUDA kernels
+
+PYTHON ?= python3
+TORCH := torch==2.13.0
+EXTRAS := train,export,dicom,ort,dev
+FASTMRIGAN_CUDA ?= AUTO
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Everything the environment is made from; when it changes, the environment is made anew.
+ENVIRONMENT := $(shell cat Makefile pyproject.toml constraints.txt requirements-peers.txt | sha256sum | cut -c1-16)
+SOURCES := CMakeLists.txt pyproject.toml README.md LICENSE $(shell find csrc fastmrigan export -type f -not -path '*/__pycache__/*')
+CXX_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.h')
+# What must import for the environment to count as whole.
+PROBE := import pip, torch, numpy, scipy, openvino, onnx, onnxruntime, pydantic, typer, rich, PIL, yaml, \
+  pydicom, nibabel, matplotlib, tensorboard, skimage, hypothesis, pytest, xdist, mypy, ruff, \
+  scikit_build_core, nanobind, pytorch_fid
+
+.PHONY: demo test test-fast test-slow test-all check format environment install sanitizers clean
+
+demo: install
+	$(BIN)/fastmrigan demo --out demo
+
+test: check test-fast
+
+test-all: test test-slow
+
+test-fast: install
+	$(BIN)/pytest -m "not slow and not gpu" --durations=10
+
+test-slow: install sanitizers
+	$(BIN)/pytest -m "slow and not gpu" --durations=10
+
+check: environment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+format: environment
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+# A virtual environment that is whole, or a new one: half-made and broken ones are thrown away.
+environment:
+	@if [ "$$(cat $(VENV)/.ready 2>/dev/null)" = "$(ENVIRONMENT)" ] && \
+	  $(BIN)/python -W ignore -c "$(PROBE)" >/dev/null 2>&1; then exit 0; fi; \
+	set -e; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is not Python 3.11 or later: name one with PYTHON=" >&2; exit 2; }; \
+	echo "making $(VENV): a minute or two"; \
+	rm -rf $(VENV) dist/.installed; \
+	$(PYTHON) -m venv $(VENV) || \
+	  { echo "make: $(PYTHON) -m venv failed (Debian: apt-get install python3-venv)" >&2; exit 2; }; \
+	$(PIP) install -q -c constraints.txt pip cmake ninja scikit-build-core nanobind; \
+	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH); \
+	$(PIP) install -q -c constraints.txt $(TORCH) \
+	  $$($(BIN)/python tests/dependencies.py $(EXTRAS)); \
+	$(PIP) install -q --no-deps -r requirements-peers.txt; \
+	$(BIN)/python -W ignore -c "$(PROBE)"; \
+	echo "$(ENVIRONMENT)" > $(VENV)/.ready
+
+install: environment
+	@$(MAKE) --no-print-directory dist/.installed
+
+dist/.installed: $(SOURCES)
+	rm -rf dist && mkdir -p dist
+	$(PIP) wheel -q --no-deps --no-build-isolation -w dist -C cmake.define.FASTMRIGAN_CUDA=$(FASTMRIGAN_CUDA) .
+	$(PIP) install -q --no-deps --force-reinstall dist/*.whl
+	touch $@
+
+# The C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitizers: environment
+	$(BIN)/cmake -S . -B build/sanitizers -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DFASTMRIGAN_TESTS=ON -DFASTMRIGAN_CUDA=OFF \
+	  -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+	$(BIN)/cmake --build build/sanitizers
+	$(BIN)/ctest --test-dir build/sanitizers --output-on-failure --no-tests=error
+
+clean:
+	rm -rf $(VENV) build dist demo

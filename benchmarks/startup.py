@@ -1,0 +1,63 @@
+"""From the start of a process to its first slice.
+
+    python benchmarks/startup.py model.onnx [--rounds 9]
+
+Each round starts a fresh interpreter that loads the model with batch 1 and samples one slice; the
+clock runs from before the process exists until the slice is in memory. A bare interpreter that
+imports numpy alone is timed in between, as the floor. Exits 6 over the bar (1.0 s) or where torch
+was imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+
+BAR_SECONDS = 1.0
+FIRST_SLICE = """
+import sys, time
+import fastmrigan.runtime
+fastmrigan.runtime.load(sys.argv[1], batch=1).sample(1)
+print(time.clock_gettime(time.CLOCK_MONOTONIC), "torch" in sys.modules)
+"""
+FLOOR = """
+import time, numpy
+print(time.clock_gettime(time.CLOCK_MONOTONIC), False)
+"""
+
+
+def seconds(code: str, model: str) -> tuple[float, bool]:
+    began = time.clock_gettime(time.CLOCK_MONOTONIC)
+    done = subprocess.run(
+        [sys.executable, "-c", code, model], check=True, capture_output=True, text=True
+    )
+    ended, torch = done.stdout.split()
+    return float(ended) - began, torch == "True"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    first, floor, torch = [], [], False
+    for _ in range(options.rounds + 1):
+        took, imported = seconds(FIRST_SLICE, options.model)
+        first.append(took)
+        torch |= imported
+        floor.append(seconds(FLOOR, options.model)[0])
+    first, floor = first[1:], floor[1:]  # the first round warms the file cache
+    print(
+        f"process start to first slice: min {min(first):.3f} s, median "
+        f"{statistics.median(first):.3f} s, max {max(first):.3f} s (bar {BAR_SECONDS} s); "
+        f"interpreter and numpy alone: median {statistics.median(floor):.3f} s; "
+        f"torch imported: {'yes' if torch else 'no'}"
+    )
+    return 0 if statistics.median(first) <= BAR_SECONDS and not torch else 6
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Reading the two sides of an evaluation: prepared datasets and generated folders."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastmrigan.errors import UsageError
+from fastmrigan.imaging.dataset import PreparedDataset
+from fastmrigan.imaging.quantise import to_float
+from fastmrigan.runtime.shards import read_slices
+
+
+@dataclass(frozen=True)
+class SliceSet:
+    """Slices of one side, and what is known about them."""
+
+    path: Path
+    slices: npt.NDArray[np.float32]  # [N, H, W] in [-1, 1]
+    held_out: npt.NDArray[np.bool_]  # [N], True where a dataset keeps the slice for testing
+    facts: dict[str, Any] = field(default_factory=dict)  # for the report's settings
+
+    @property
+    def train(self) -> npt.NDArray[np.float32]:
+        return self.slices[~self.held_out]
+
+    @property
+    def test(self) -> npt.NDArray[np.float32]:
+        return self.slices[self.held_out]
+
+
+def read_slice_set(path: Path, *, label: str | None = None, limit: int | None = None) -> SliceSet:
+    """A prepared dataset, or a folder of shards, PNG or NPZ as `fastmrigan synth` writes it.
+
+    label: only slices of this label, prepared datasets alone; limit: the first so many slices of
+    a generated folder. Raises UsageError for a missing or empty folder or an unknown label.
+    """
+    if not path.is_dir():
+        raise UsageError(f"{path}: no such folder; give a prepared dataset or generated slices")
+    if (path / "dataset.json").is_file():
+        found = _from_dataset(path, label)
+    elif label is not None:
+        raise UsageError(f"{path}: is no prepared dataset, so it has no label {label!r}")
+    else:
+        found = _from_folder(path, limit)
+    if len(found.slices) < 2:
+        raise UsageError(f"{path}: {len(found.slices)} slices found, at least 2 are needed")
+    return found
+
+
+def read_labelled(path: Path) -> tuple[SliceSet, npt.NDArray[np.bool_]]:
+    """A prepared dataset's slices labelled tumour or normal, and True [N] where tumour."""
+    tumour = read_slice_set(path, label="tumour")
+    normal = read_slice_set(path, label="normal")
+    both = SliceSet(
+        path,
+        np.concatenate([tumour.slices, normal.slices]),
+        np.concatenate([tumour.held_out, normal.held_out]),
+    )
+    return both, np.arange(len(both.slices)) < len(tumour.slices)
+
+
+def _from_dataset(path: Path, label: str | None) -> SliceSet:
+    dataset = PreparedDataset.open(path)
+    train = dataset.slices("train", label)  # [N, H, W]
+    test = dataset.slices("test", label)  # [M, H, W]
+    return SliceSet(
+        path,
+        np.concatenate([train, test]),
+        np.arange(len(train) + len(test)) >= len(train),
+        {
+            "label": label or "all",
+            "train slices": len(train),
+            "test slices": len(test),
+            "fingerprint": dataset.info.fingerprint,
+        },
+    )
+
+
+def _from_folder(path: Path, limit: int | None) -> SliceSet:
+    grey = [x for _, x in islice(read_slices(path), limit)]  # N x [H, W]
+    sizes = {x.shape for x in grey}
+    if len(sizes) > 1:
+        named = " and ".join(f"{height}x{width}" for height, width in sorted(sizes)[:2])
+        raise UsageError(f"{path}: slices of different sizes ({named}) in one folder")
+    slices = to_float(np.stack(grey)) if grey else np.empty((0, 0, 0), np.float32)
+    return SliceSet(path, slices, np.zeros(len(slices), bool), _run_facts(path))
+
+
+def _run_facts(path: Path) -> dict[str, Any]:
+    """The plain values of the run.json that `synth` leaves beside its slices."""
+    run = path / "run.json"
+    if not run.is_file():
+        return {}
+    document = json.loads(run.read_text(encoding="utf-8"))
+    return {key: value for key, value in document.items() if isinstance(value, str | int | float)}

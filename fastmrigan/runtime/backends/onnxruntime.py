@@ -1,0 +1,87 @@
+"""ONNX Runtime, on the CPU or through its CUDA provider."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from fastmrigan.errors import ModelRefused, UsageError
+from fastmrigan.runtime.backends.base import Backend, BackendOptions, Float32, reason
+from fastmrigan.runtime.model_file import ModelFile
+
+
+class OnnxRuntimeBackend(Backend):
+    """One session on the CPU provider."""
+
+    name = "onnxruntime"
+    package = "onnxruntime"
+    extra = "ort"
+    precisions = ("fp32",)
+    provider = "CPUExecutionProvider"
+
+    def __init__(self, model: ModelFile, options: BackendOptions) -> None:
+        import onnxruntime as ort
+
+        if options.precision not in ("auto", *self.precisions):
+            raise UsageError(f"precision {options.precision!r}: {self.name} offers auto, fp32")
+        if self.provider not in ort.get_available_providers():
+            raise UsageError(missing_provider(self.provider))
+        settings = ort.SessionOptions()
+        self.threads = options.threads or len(os.sched_getaffinity(0))
+        settings.intra_op_num_threads = self.threads
+        settings.log_severity_level = 3
+        try:
+            self._session: Any = ort.InferenceSession(
+                model.data, settings, providers=[self.provider]
+            )
+        except Exception as error:  # its exception classes are private to the package
+            raise ModelRefused(
+                f"{model.path}: ONNX Runtime refuses the graph: {reason(error)}"
+            ) from error
+        self._session.disable_fallback()
+        if self._session.get_providers()[0] != self.provider:
+            raise UsageError(
+                f"backend {self.name}: ONNX Runtime could not start {self.provider}; check the "
+                "driver and the CUDA libraries it needs"
+            )
+        self.version = ort.__version__
+        self.device = self.provider.removesuffix("ExecutionProvider")
+        self.precision = "fp32"
+        self._input: str = self._session.get_inputs()[0].name
+
+    def run(self, x: Float32) -> Float32:
+        return np.asarray(self._session.run(None, {self._input: x})[0])
+
+
+class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
+    """One session on the CUDA provider: compiled against its interface, not run here yet."""
+
+    name = "onnxruntime-cuda"
+    extra = "gpu"
+    provider = "CUDAExecutionProvider"
+
+
+def missing_provider(provider: str) -> str:
+    """Why the installed onnxruntime lacks a provider, and what to do."""
+    found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
+    have = " and ".join(f"{name} {_version(name)}" for name in found) or "no known package"
+    if len(found) == 2:
+        return (
+            f"{provider}: both {have} are installed into the one module onnxruntime, and the CPU "
+            "package shadows the GPU package: pip uninstall onnxruntime onnxruntime-gpu, then "
+            "pip install 'fastmrigan[gpu]'"
+        )
+    return (
+        f"{provider}: the installed {have} lacks it, and installing onnxruntime-gpu beside it "
+        "would be shadowed: pip uninstall onnxruntime, then pip install 'fastmrigan[gpu]'"
+    )
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

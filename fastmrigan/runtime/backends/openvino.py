@@ -1,0 +1,85 @@
+"""OpenVINO on the CPU: the engine the base install brings."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any
+
+import numpy as np
+
+from fastmrigan.errors import ModelRefused, UsageError
+from fastmrigan.runtime.backends.base import Backend, BackendOptions, Float32, reason
+from fastmrigan.runtime.model_file import ModelFile
+
+# auto takes bf16 only where the model file says that it stays this close to PyTorch.
+BF16_MIN_DB = 45.0
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class OpenVINOBackend(Backend):
+    """One compiled model with a static batch."""
+
+    name = "openvino"
+    package = "openvino"
+    extra = "ort"
+    precisions = ("fp32", "bf16")
+
+    def __init__(self, model: ModelFile, options: BackendOptions) -> None:
+        import openvino as ov
+
+        core = ov.Core()
+        bf16_here = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.precision = _precision(model, options.precision, bf16_here)
+        self.threads = options.threads or len(os.sched_getaffinity(0))
+        self.version = ov.__version__.split("-")[0]
+        self.device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
+        try:
+            graph = core.read_model(io.BytesIO(model.data))
+            graph_input = graph.input(0)
+            shape = graph_input.partial_shape
+            shape[0] = options.batch
+            graph.reshape({graph_input: shape})
+        except RuntimeError as error:
+            raise ModelRefused(
+                f"{model.path}: OpenVINO refuses the graph: {reason(error)}"
+            ) from error
+        compiled = core.compile_model(
+            graph,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": HINTS[self.precision],
+                "INFERENCE_NUM_THREADS": self.threads,
+                "NUM_STREAMS": 1,
+            },
+        )
+        if self.precision == "bf16" and not runs_bf16(compiled):
+            raise UsageError(
+                f"precision bf16: OpenVINO runs every operator of {model.path} in fp32; take fp32"
+            )
+        self._request: Any = compiled.create_infer_request()
+
+    def run(self, x: Float32) -> Float32:
+        self._request.infer({0: x}, share_inputs=True)
+        return np.array(self._request.get_output_tensor(0).data)
+
+
+def runs_bf16(compiled: Any) -> bool:
+    """True where OpenVINO took the hint: some operators it runs in fp32 whatever is asked."""
+    operators = compiled.get_runtime_model().get_ops()
+    return any(
+        operator.get_rt_info()["runtimePrecision"].astype(str) == "bf16"
+        for operator in operators
+        if "runtimePrecision" in operator.get_rt_info()
+    )
+
+
+def _precision(model: ModelFile, asked: str, bf16_here: bool) -> str:
+    if asked == "auto":
+        measured = model.metadata.parity.get("openvino-bf16", {}).get("psnr_db", 0.0)
+        return "bf16" if bf16_here and measured >= BF16_MIN_DB else "fp32"
+    if asked not in HINTS:
+        raise UsageError(f"precision {asked!r}: OpenVINO offers auto, {', '.join(HINTS)}")
+    if asked == "bf16" and not bf16_here:
+        raise UsageError("precision bf16: this processor has no bf16 arithmetic; take fp32")
+    return asked

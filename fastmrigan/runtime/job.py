@@ -1,0 +1,245 @@
+"""A bulk job: every slice of a plan, once each, whatever interrupts it.
+
+The engine makes the next shard while a thread packs and writes the one before. `run.json` pins
+all that the bytes depend on; a later run into the same folder must agree with it and goes on where
+the last one stopped.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastmrigan import _core
+from fastmrigan.errors import DiskFull, Interrupted, UsageError
+from fastmrigan.imaging.quantise import to_uint8, to_uint16
+from fastmrigan.progress import Progress
+from fastmrigan.runtime.generator import Generator
+from fastmrigan.runtime.shards import (
+    FORMATS,
+    TMP,
+    Origin,
+    Plan,
+    Shard,
+    Slices,
+    commit,
+    remove,
+    sync_folder,
+)
+
+LAYOUT = 1  # of the bytes in a shard; a change that alters them raises it
+QUANTISERS: dict[str, Callable[[Any], Slices]] = {"uint8": to_uint8, "uint16": to_uint16}
+SHARDS_WAITING = 2  # finished by the engine, not yet on the disk
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What a job makes, and where."""
+
+    out: Path
+    count: int
+    seed: int = 0
+    format: str = "shard"  # shard, png or npz
+    shard_size: int = 256  # slices a shard
+    dtype: str = "uint8"  # uint8 or uint16
+
+    def check(self) -> None:
+        """Raises UsageError on a value that cannot be meant."""
+        for name, value in (("count", self.count), ("shard-size", self.shard_size)):
+            if value < 1:
+                raise UsageError(f"--{name} {value}: expected at least 1")
+        if not 0 <= self.seed < 2**64:
+            raise UsageError(f"--seed {self.seed}: expected a whole number from 0 to 2^64 - 1")
+        for name, chosen, known in (
+            ("format", self.format, list(FORMATS)),
+            ("dtype", self.dtype, list(QUANTISERS)),
+        ):
+            if chosen not in known:
+                raise UsageError(f"--{name} {chosen}: unknown; choose one of {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job ended."""
+
+    slices: int  # in the folder now
+    made: int  # by this run
+    seconds: float  # of this run, engine start left out
+
+
+def synthesise(generator: Generator, options: JobOptions) -> JobResult:
+    """Makes every slice of the job that is not in its folder yet.
+
+    Raises UsageError (wrong options, a folder that belongs to another job, a second writer),
+    DiskFull, or Interrupted on Ctrl-C and SIGTERM with every finished shard kept.
+    """
+    options.check()
+    plan = Plan(options.count, options.shard_size)
+    with _only_writer(options.out):
+        _pin(options.out, _pinned(generator, options))
+        todo = _unfinished(options, plan)
+        with (
+            _stop_signals() as stopped,
+            Progress(
+                "synth", plan.count, "slices", start=plan.count - sum(s.count for s in todo)
+            ) as progress,
+        ):
+            _make(generator, options, todo, progress, stopped)
+        return JobResult(progress.done, progress.done - progress.start, progress.seconds)
+
+
+def _make(
+    generator: Generator,
+    options: JobOptions,
+    todo: list[Shard],
+    progress: Progress,
+    stopped: threading.Event,
+) -> None:
+    fmt, quantise = FORMATS[options.format], QUANTISERS[options.dtype]
+    origin = Origin(options.seed, generator.model.sha256)
+    waiting: deque[tuple[Shard, Future[None]]] = deque()
+
+    def settle(leave: int) -> None:
+        while len(waiting) > leave:
+            shard, written = waiting[0]
+            written.result()
+            waiting.popleft()
+            progress.advance(shard.count)
+
+    with ThreadPoolExecutor(1, "shard-writer") as writer:
+        try:
+            for shard in todo:
+                slices = _shard_slices(generator, options.seed, shard, quantise, stopped)
+                if slices is None:
+                    break
+                written = writer.submit(commit, options.out, fmt, shard, slices, origin)
+                waiting.append((shard, written))
+                settle(SHARDS_WAITING)
+            settle(0)
+        except OSError as error:
+            for _, written in waiting:
+                written.cancel()
+            raise _disk_error(error, options, progress.done) from error
+    if stopped.is_set():
+        raise Interrupted(
+            f"{options.out}: stopped with {progress.done:,} of {options.count:,} slices made; "
+            "the same command goes on from there"
+        )
+
+
+def _shard_slices(
+    generator: Generator,
+    seed: int,
+    shard: Shard,
+    quantise: Callable[[Any], Slices],
+    stopped: threading.Event,
+) -> Slices | None:
+    """The shard's slices [count, H, W], or None where a signal came first."""
+    parts = []
+    for batch in generator.stream(shard.count, seed, shard.first):
+        if stopped.is_set():
+            return None
+        parts.append(batch)
+    return quantise(np.concatenate(parts))
+
+
+def _pinned(generator: Generator, options: JobOptions) -> dict[str, Any]:
+    """Everything the bytes of the shards depend on."""
+    return {
+        "layout": LAYOUT,
+        "model_sha256": generator.model.sha256,
+        "seed": options.seed,
+        "count": options.count,
+        "shard_size": options.shard_size,
+        "format": options.format,
+        "dtype": options.dtype,
+        "batch": generator.batch,
+        **generator.backend.describe(),
+        "instruction_set": _core.isa(),
+    }
+
+
+def _pin(out: Path, pinned: dict[str, Any]) -> None:
+    """Writes run.json, or holds an existing one against this run."""
+    path = out / "run.json"
+    if path.exists():
+        try:
+            known = json.loads(path.read_text())
+            differing = [key for key in known | pinned if known.get(key) != pinned.get(key)]
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{path}: unreadable ({error}); take another --out") from error
+        if differing:
+            key = differing[0]
+            raise UsageError(
+                f"{path}: {key} is {known.get(key)!r} there and {pinned.get(key)!r} here; "
+                "resume with the same settings, or take another --out"
+            )
+        return
+    if any(out.glob("shard-*")):
+        raise UsageError(f"{out}: holds shards but no run.json to go on from; take another --out")
+    aside = path.with_name(path.name + TMP)
+    with aside.open("w") as file:
+        json.dump(pinned, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+    sync_folder(out)
+
+
+def _unfinished(options: JobOptions, plan: Plan) -> list[Shard]:
+    for leftover in options.out.glob("shard-*" + TMP):
+        remove(leftover)
+    suffix = FORMATS[options.format].suffix
+    return [shard for shard in plan if not (options.out / shard.name(suffix)).exists()]
+
+
+@contextmanager
+def _only_writer(out: Path) -> Iterator[None]:
+    """Holds the folder's lock; the operating system lets go of it however the process ends."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("w")
+    except OSError as error:
+        raise UsageError(f"{out}: cannot write there: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"{out}: another job is writing there; wait for it to end") from error
+        yield
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that the job ends between two batches."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped  # signals reach the main thread alone; an embedding program keeps its own
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stopped.set()) for number in numbers]
+    try:
+        yield stopped
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _disk_error(error: OSError, options: JobOptions, done: int) -> Exception:
+    kept = f"{done:,} of {options.count:,} slices are safe"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"{options.out}: no space left; {kept}: free some, run the same command")
+    return UsageError(f"{options.out}: cannot write: {error.strerror}; {kept}")

@@ -1,0 +1,203 @@
+"""Checkpoints of a run: written whole or not at all, loaded without running code.
+
+A checkpoint is one dict of plain values and tensors: schema, step, elapsed, recipe, dataset, the
+states of the networks, optimisers and EMA, and the states of the random-number generators.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastmrigan.errors import DiskFull, ModelRefused, UsageError
+from fastmrigan.training import ema as running_mean
+from fastmrigan.training.networks import (
+    Networks,
+    initial_networks,
+    make_discriminator,
+    make_generator,
+)
+from fastmrigan.training.recipe import Recipe, check, load_recipe
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class LoadedGenerator:
+    module: nn.Module  # eval, float32, on the CPU: [N, latent] -> [N, 1, H, W] in [-1, 1]
+    recipe: Recipe
+    step: int
+    dataset: dict[str, Any]  # fingerprint, count, labels, size, grading, contrast, label
+
+
+@dataclass(frozen=True)
+class LoadedDiscriminator:
+    module: nn.Module  # eval, float32, on the CPU: [N, 1, H, W] -> logits [N]
+    recipe: Recipe
+    step: int
+    dataset: dict[str, Any]
+
+
+def path_of(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step_{step:07}.pt"
+
+
+def steps_of(run: Path) -> list[int]:
+    """Steps of the run's checkpoints, oldest first."""
+    found = (re.fullmatch(r"step_(\d+)\.pt", path.name) for path in run.glob("checkpoints/*.pt"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def save(
+    run: Path,
+    networks: Networks,
+    *,
+    recipe: Recipe,
+    dataset: dict[str, Any],
+    step: int,
+    elapsed: float,
+) -> Path:
+    """Writes the run's checkpoint of `step`; the EMA's batch norm must be calibrated."""
+    document = {
+        "schema": SCHEMA,
+        "step": step,
+        "elapsed": elapsed,  # seconds of training, all sessions of the run together
+        "recipe": recipe.model_dump(mode="json"),
+        "dataset": dataset,
+        "networks": networks.state(),
+        "torch_rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+    buffer = io.BytesIO()
+    torch.save(document, buffer)
+    path = path_of(run, step)
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, buffer.getbuffer())
+    return path
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Writes beside `path`, syncs and renames, so that a reader sees all of it or nothing."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"{path}: no space left; free some and run the same command, which resumes from "
+                "the last checkpoint"
+            ) from error
+        raise
+
+
+def prune(run: Path, *, keep: int, milestones: set[int]) -> None:
+    """Deletes all but the newest `keep` checkpoints and those of `milestones` (steps)."""
+    for step in steps_of(run)[:-keep]:
+        if step not in milestones:
+            path_of(run, step).unlink()
+
+
+def load(run: Path, step: int | None = None) -> dict[str, Any] | None:
+    """The checkpoint of `step`, or the newest; None where the run has none yet.
+
+    UsageError for a step that was not kept; ModelRefused for an unreadable or newer file.
+    """
+    steps = steps_of(run)
+    if step is None:
+        if not steps:
+            return None
+        step = steps[-1]
+    elif step not in steps:
+        known = ", ".join(map(str, steps)) or "none"
+        raise UsageError(f"{run}: no checkpoint of step {step}; kept are {known}")
+    path = path_of(run, step)
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise ModelRefused(
+            f"{path}: not a readable checkpoint; move it away to go on from the one before it"
+        ) from error
+    if not isinstance(document, dict) or "schema" not in document:
+        raise ModelRefused(f"{path}: not a checkpoint of fastmrigan")
+    if document["schema"] > SCHEMA:
+        raise ModelRefused(
+            f"{path}: checkpoint schema {document['schema']}, this version reads up to {SCHEMA}; "
+            "update fastmrigan"
+        )
+    return document
+
+
+def restore(document: dict[str, Any], networks: Networks) -> None:
+    """Puts a checkpoint's networks, optimisers, EMA and random-number states in place."""
+    networks.load_state(document["networks"])
+    torch.set_rng_state(document["torch_rng"])
+    if document["cuda_rng"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(document["cuda_rng"])
+
+
+def load_generator(run: Path, *, step: int | None = None, ema: bool = True) -> LoadedGenerator:
+    """The generator of a run's checkpoint (the newest, or `step`): its EMA, or the plain one.
+
+    The plain one's batch norm is calibrated as the EMA's was, so that both can be compared.
+    UsageError where `run` holds no checkpoint, ModelRefused where it cannot be read.
+    """
+    document, recipe = required(run, step)
+    generator = make_generator(recipe)
+    generator.load_state_dict(document["networks"]["ema" if ema else "generator"])
+    if not ema:
+        running_mean.calibrate(generator, recipe.generator.latent, recipe.seed)
+    return LoadedGenerator(
+        frozen(generator), recipe, int(document["step"]), dict(document["dataset"])
+    )
+
+
+def load_discriminator(run: Path, *, step: int | None = None) -> LoadedDiscriminator:
+    """The discriminator of a run's checkpoint; errors as in `load_generator`."""
+    document, recipe = required(run, step)
+    discriminator = make_discriminator(recipe)
+    discriminator.load_state_dict(document["networks"]["discriminator"])
+    return LoadedDiscriminator(
+        frozen(discriminator), recipe, int(document["step"]), dict(document["dataset"])
+    )
+
+
+def load_untrained_generator(run: Path) -> LoadedGenerator:
+    """The generator the run began with: the initial weights of its seed, batch norm calibrated."""
+    config = run / "config.yaml"
+    if not config.is_file():
+        raise UsageError(f"{run}: no config.yaml; not a run folder of `fastmrigan train`")
+    recipe = load_recipe(str(config))
+    rng = torch.get_rng_state()
+    generator, _ = initial_networks(recipe)
+    torch.set_rng_state(rng)
+    running_mean.calibrate(generator, recipe.generator.latent, recipe.seed)
+    return LoadedGenerator(frozen(generator), recipe, 0, {})
+
+
+def required(run: Path, step: int | None) -> tuple[dict[str, Any], Recipe]:
+    document = load(run, step)
+    if document is None:
+        raise UsageError(
+            f"{run}: no checkpoint here; name the --out folder of a `fastmrigan train` run"
+        )
+    return document, check(document["recipe"], str(path_of(run, document["step"])))
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    return network.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)

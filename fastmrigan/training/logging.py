@@ -1,0 +1,58 @@
+"""What a run writes down: metrics.jsonl, one line a step, and the same for TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from fastmrigan.training.checkpoint import write_whole
+
+
+class MetricsLog:
+    """Appends to RUN/metrics.jsonl and RUN/tensorboard; use it in a `with` statement.
+
+    `step` is where the run goes on: later lines of an earlier session are dropped from
+    metrics.jsonl and hidden in TensorBoard, so that nothing is doubled.
+    """
+
+    def __init__(self, run: Path, step: int) -> None:
+        path = run / "metrics.jsonl"
+        kept = [row for row in read_metrics(path) if row["step"] <= step]
+        write_whole(path, "".join(map(as_line, kept)).encode())
+        self._file = path.open("a", encoding="utf-8")
+        self._tensorboard = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        """One dict a step, each with `step`; TensorBoard gets their means at the last step."""
+        self._file.write("".join(map(as_line, rows)))
+        self._file.flush()
+        for key in rows[-1]:
+            if key in ("step", "epoch"):
+                continue
+            mean = sum(row[key] for row in rows) / len(rows)
+            self._tensorboard.add_scalar(key, mean, rows[-1]["step"])
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._tensorboard.close()
+
+
+def as_line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, none where there is no file; a last line cut short is dropped."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -1,0 +1,51 @@
+"""Fixtures every room's tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+REAL_DATA = Path(os.environ.get("FASTMRIGAN_REAL_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture
+def real_data() -> Callable[[str], Path]:
+    """real_data("yesno-253/yes") is that folder of real slices, or the test skips."""
+
+    def find(name: str) -> Path:
+        folder = REAL_DATA / name
+        if not folder.exists():
+            pytest.skip(f"real data absent: {folder} (point FASTMRIGAN_REAL_DATA at a copy)")
+        return folder
+
+    return find
+
+
+@pytest.fixture
+def fastmrigan() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command line as a user would: in a process of its own, output captured."""
+
+    def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "fastmrigan", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+
+    return run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and not cuda_device():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def cuda_device() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fastmrigan.imaging.walker import Refused, printable, stem, suffix, walk
+
+
+def make(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+
+
+def test_natural_order_and_what_is_left_out(tmp_path: Path) -> None:
+    make(tmp_path, "b/slice 10.png", "b/slice 2.PNG", "a.jpeg", "IM0001", "MR.1.2.3", "v.nii.gz")
+    make(tmp_path, "README.md", "c/manifest.csv", "c/other.csv", "DICOMDIR", "x.gz")
+    make(tmp_path, ".hidden.png", ".git/a.png")
+    make(tmp_path, *(f"out/{name}" for name in ("dataset.json", "slices.npy", "sheet.png")))
+    found = walk(tmp_path)
+    assert [name for name, _ in found.files] == [
+        "IM0001",
+        "MR.1.2.3",
+        "a.jpeg",
+        "b/slice 2.PNG",
+        "b/slice 10.png",
+        "v.nii.gz",
+    ]
+    assert found.ignored == {
+        ".md": 1,
+        ".csv": 2,
+        "dicomdir": 1,
+        ".gz": 1,
+        "prepared data set": 1,
+    }
+    assert found.refused == []
+
+
+def test_links_and_pipes(tmp_path: Path) -> None:
+    make(tmp_path, "real/a.png")
+    (tmp_path / "real/loop").symlink_to(tmp_path)
+    (tmp_path / "b.png").symlink_to(tmp_path / "real/a.png")
+    (tmp_path / "dead.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "self.png").symlink_to(tmp_path / "self.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    found = walk(tmp_path)
+    assert [name for name, _ in found.files] == ["b.png", "real/a.png"]
+    assert {refused.name: refused.reason for refused in found.refused} == {
+        "dead.png": "a link that leads nowhere (No such file or directory)",
+        "pipe.png": "not a regular file",
+        "self.png": "a link that leads nowhere (Too many levels of symbolic links)",
+    }
+    assert found.ignored == {"linked folder": 1}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_closed_folder(tmp_path: Path) -> None:
+    make(tmp_path, "shut/a.png")
+    (tmp_path / "shut").chmod(0)
+    (refused,) = walk(tmp_path).refused
+    (tmp_path / "shut").chmod(0o700)
+    assert str(refused) == "shut: a folder that cannot be read (Permission denied)"
+
+
+def test_one_file(tmp_path: Path) -> None:
+    make(tmp_path, "odd.xyz")
+    assert [name for name, _ in walk(tmp_path / "odd.xyz").files] == ["odd.xyz"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "twin"),
+    [
+        ("a/b.PNG", ".png", "a/b"),
+        ("v.nii.gz", ".nii.gz", "v"),
+        ("v.nii", ".nii", "v"),
+        ("1.2.840.5", "", "1.2.840.5"),
+        ("IM", "", "IM"),
+        ("a.b/c", "", "a.b/c"),
+        ("1 no.jpeg", ".jpeg", "1 no"),
+    ],
+)
+def test_names(name: str, kind: str, twin: str) -> None:
+    assert (suffix(name), stem(name)) == (kind, twin)
+
+
+def test_refusals_are_one_line_whatever_the_name() -> None:
+    name = os.fsdecode(b"a\nb\x1b[31m\xff.png")
+    assert str(Refused(name, "broken")) == r"a\nb\x1b[31m\udcff.png: broken"
+    assert printable("tête 1.png") == "tête 1.png"

@@ -1,0 +1,109 @@
+"""A small world to evaluate: a labelled dataset, generated shards and a short run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fastmrigan.imaging import dataset
+from fastmrigan.imaging.quantise import to_uint8
+from fastmrigan.runtime import shards
+
+
+@dataclass(frozen=True)
+class World:
+    data: Path  # prepared dataset, labels tumour and normal, 60 slices each
+    synthetic: Path  # 50 slices in shards
+    run: Path  # a few steps of a narrow phantom-quick on the tumour slices
+
+
+def discs(count: int, seed: int, *, tumour: bool, size: int = 64) -> np.ndarray:
+    """Discs of random size with, if tumour, a bright blob: float32 [N, H, W] in [-1, 1]."""
+    draws = np.random.default_rng(seed)
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    slices = draws.normal(-0.95, 0.03, (count, size, size))
+    for each in slices:
+        each[np.hypot(x, y) < draws.uniform(0.6, 0.9)] += draws.uniform(0.6, 0.9)
+        if tumour:
+            u, v = draws.uniform(-0.35, 0.35, 2)
+            each[np.hypot(x - u, y - v) < draws.uniform(0.12, 0.25)] += 0.6
+    return slices.clip(-1, 1).astype(np.float32)
+
+
+def write_dataset(path: Path, labelled: dict[str, np.ndarray]) -> Path:
+    """A prepared dataset of the slices of each label; every fifth slice is for testing."""
+    path.mkdir()
+    labels = [label for label, slices in labelled.items() for _ in slices]
+    everything = np.concatenate(list(labelled.values()))
+    writer = dataset.SliceWriter(path / "slices.npy", everything.shape[1])
+    lines = []
+    for i, (each, label) in enumerate(zip(everything, labels, strict=True)):
+        writer.append(each)
+        record = dataset.SliceRecord(
+            index=i,
+            source=f"{i:016x}",
+            label=label,
+            source_size=each.shape,
+            mode="PNG L",
+            group=None,
+            exact_group=None,
+            near_group=None,
+            split="test" if i % 5 == 0 else "train",
+            grading=dataset.SliceGrading(method="minmax", low=0, high=255),
+        )
+        lines.append(record.model_dump_json() + "\n")
+    writer.close()
+    (path / "index.jsonl").write_text("".join(lines))
+    info = dataset.DatasetInfo(
+        count=len(labels),
+        size=everything.shape[1:],
+        grading={"method": "minmax"},
+        labels={label: len(slices) for label, slices in labelled.items()},
+        split=dataset.SplitInfo(by="duplicates", seed=0, test_fraction=0.2, counts={}),
+        contrast="t2",
+        target_contrast=None,
+        paired=False,
+        request="0" * 64,
+        fingerprint=dataset.fingerprint(path, paired=False),
+        version="0",
+    )
+    dataset.write_info(path, info)
+    return path
+
+
+def write_shards(path: Path, slices: np.ndarray, fmt: str = "shard") -> Path:
+    path.mkdir()
+    grey = to_uint8(slices)
+    for shard in shards.Plan(len(grey), 16):
+        part = grey[shard.first : shard.first + shard.count]
+        shards.commit(path, shards.FORMATS[fmt], shard, part, shards.Origin(0, "0" * 64))
+    return path
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    from fastmrigan.training.data import load_training_data
+    from fastmrigan.training.loop import train
+    from fastmrigan.training.recipe import load_recipe
+
+    folder = tmp_path_factory.mktemp("world")
+    data = write_dataset(
+        folder / "data",
+        {"tumour": discs(60, 0, tumour=True), "normal": discs(60, 1, tumour=False)},
+    )
+    synthetic = write_shards(folder / "synthetic", discs(50, 2, tumour=True))
+    (synthetic / "run.json").write_text('{"seed": 7, "model_sha256": "<abc>", "plan": {"x": 1}}')
+    settings = ["generator.width=8", "discriminator.width=8", "batch=8", "precision=fp32"]
+    recipe = load_recipe("phantom-quick", [*settings, "label=tumour", "steps=12"])
+    train(recipe, load_training_data(data, recipe), folder / "run", device="cpu")
+    return World(data, synthetic, folder / "run")
+
+
+@pytest.fixture(scope="session")
+def make() -> SimpleNamespace:
+    """The helpers above, for tests that need other folders."""
+    return SimpleNamespace(discs=discs, dataset=write_dataset, shards=write_shards)

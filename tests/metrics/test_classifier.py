@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+
+from fastmrigan.errors import UsageError
+from fastmrigan.metrics.classifier import train_tumour_classifier
+
+
+def labelled(count, seed):
+    """Discs of random size and brightness; half of them hold a bright off-centre blob."""
+    draws = np.random.default_rng(seed)
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    slices = draws.normal(0, 0.05, (count, 64, 64)) - 0.9
+    tumour = np.arange(count) % 2 == 0
+    for i in range(count):
+        slices[i][np.hypot(x, y) < draws.uniform(0.6, 0.9)] += draws.uniform(0.6, 0.9)
+        if tumour[i]:
+            u, v = draws.uniform(-0.35, 0.35, 2)
+            slices[i][np.hypot(x - u, y - v) < draws.uniform(0.12, 0.25)] += 0.5
+    return slices.clip(-1, 1).astype(np.float32), tumour
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return train_tumour_classifier(*labelled(200, 0), seed=1, steps=30, batch=32)
+
+
+def test_learns_to_tell_slices_it_has_not_seen(trained):
+    slices, tumour = labelled(200, 1)
+    score = trained.held_out(slices, tumour)
+    assert score.accuracy >= 0.9
+    assert score.accuracy == pytest.approx((score.sensitivity + score.specificity) / 2)
+    assert (score.tumour, score.normal) == (100, 100)
+
+
+def test_probabilities(trained):
+    slices, _ = labelled(9, 2)
+    probabilities = trained.predict_tumour(slices)
+    assert probabilities.shape == (9,)
+    assert probabilities.dtype == np.float32
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
+    np.testing.assert_allclose(trained.predict_tumour(slices, batch=2), probabilities, atol=1e-5)
+    assert trained.predict_tumour(slices[:0]).shape == (0,)
+
+
+def test_larger_slices_are_seen_at_64(trained):
+    slices, _ = labelled(4, 3)
+    larger = slices.repeat(2, axis=1).repeat(2, axis=2)
+    np.testing.assert_allclose(
+        trained.predict_tumour(larger), trained.predict_tumour(slices), atol=1e-5
+    )
+
+
+def test_seeded_and_leaves_the_global_stream_alone():
+    slices, tumour = labelled(20, 0)
+    state = torch.get_rng_state()
+    one, two, other = (
+        train_tumour_classifier(slices, tumour, seed=seed, steps=3, batch=8) for seed in (5, 5, 6)
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_allclose(one.predict_tumour(slices), two.predict_tumour(slices), atol=1e-6)
+    assert not np.allclose(one.predict_tumour(slices), other.predict_tumour(slices))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda x, t: (x, t | True), "got 20 tumour and 0 normal"),
+        (lambda x, t: (x, t[:5]), r"got \[20, 64, 64\] and bool \[5\]"),
+        (lambda x, t: (x, t.astype(int)), r"expected slices \[N, H, W\] and bool labels"),
+    ],
+)
+def test_errors(change, text):
+    with pytest.raises(UsageError, match=text):
+        train_tumour_classifier(*change(*labelled(20, 0)))

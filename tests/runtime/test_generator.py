@@ -1,0 +1,129 @@
+"""The Generator against NumPy, and its backends against each other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny_model as tiny
+
+from fastmrigan.errors import ModelRefused, UsageError
+from fastmrigan.runtime import load
+from fastmrigan.runtime.backends import onnxruntime as ort_backend
+from fastmrigan.runtime.latents import normal_latents
+
+BACKENDS = ["openvino", "onnxruntime"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("count", "first"), [(1, 0), (4, 0), (11, 0), (5, 4), (0, 0)])
+def test_samples_equal_numpy(write_model, backend, count, first):
+    generator = load(write_model(), backend, precision="fp32", batch=4)
+    slices = generator.sample(count, seed=7, first=first)
+    expected = np.tanh(normal_latents(7, first, count, tiny.LATENT) @ tiny.weights())
+    assert slices.dtype == np.float32
+    np.testing.assert_allclose(slices, expected.reshape(count, 16, 16), atol=2e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_stream_is_the_sample_cut_in_batches(write_model, backend):
+    generator = load(write_model(), backend, batch=4)
+    parts = list(generator.stream(10, seed=1))
+    assert [len(part) for part in parts] == [4, 4, 2]
+    np.testing.assert_array_equal(np.concatenate(parts), generator.sample(10, seed=1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_results_outlive_the_next_call(write_model, backend):
+    generator = load(write_model(), backend, batch=2)
+    one = generator.sample(2, seed=1)
+    kept = one.copy()
+    generator.sample(2, seed=2)
+    np.testing.assert_array_equal(one, kept)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_translates(write_model, backend, count):
+    path = write_model(
+        tiny.metadata(task="translate", latent_size=None), tiny.tiny_graph("translate")
+    )
+    generator = load(path, backend, batch=2)
+    x = np.random.default_rng(0).uniform(-1, 1, (count, 16, 16)).astype(np.float32)
+    np.testing.assert_array_equal(generator.translate(x), -x)
+    with pytest.raises(UsageError, match="translates slices and cannot sample"):
+        generator.sample(1)
+
+
+def test_wrong_slices_to_translate_are_refused(write_model):
+    document = tiny.metadata(task="translate", latent_size=None)
+    generator = load(write_model(document, tiny.tiny_graph("translate")), batch=2)
+    with pytest.raises(UsageError, match=r"expected slices \[N, 16, 16\], got \[2, 8, 8\]"):
+        generator.translate(np.zeros((2, 8, 8), np.float32))
+    with pytest.raises(UsageError, match="NaN or infinite"):
+        generator.translate(np.full((1, 16, 16), np.nan, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"backend": "magic"}, "'magic': unknown; choose one of auto, openvino"),
+        ({"precision": "fp12"}, "precision 'fp12'"),
+        ({"batch": 0}, "batch 0: expected at least 1"),
+        ({"threads": 0}, "threads 0: expected at least 1"),
+        ({"backend": "onnxruntime", "precision": "bf16"}, "offers auto, fp32"),
+    ],
+)
+def test_wrong_settings_are_refused(write_model, settings, message):
+    with pytest.raises(UsageError, match=message):
+        load(write_model(), **settings)
+
+
+def test_a_sampler_cannot_translate(write_model):
+    with pytest.raises(UsageError, match="samples slices and cannot translate"):
+        load(write_model()).translate(np.zeros((1, 16, 16), np.float32))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_graph_the_engine_refuses_is_one_line(write_model, backend):
+    graph = tiny.tiny_graph()
+    graph.graph.node[1].op_type = "NoSuchOperator"
+    with pytest.raises(ModelRefused, match=r"refuses the graph: .+"):
+        load(write_model(graph=graph), backend)
+
+
+def test_a_missing_cuda_provider_names_the_package_that_shadows(write_model, monkeypatch):
+    with pytest.raises(UsageError, match=r"the installed onnxruntime [\d.]+ lacks it"):
+        load(write_model(), "onnxruntime-cuda")
+    monkeypatch.setattr(ort_backend, "_version", lambda name: "1.2.3")
+    message = ort_backend.missing_provider("CUDAExecutionProvider")
+    assert "both onnxruntime 1.2.3 and onnxruntime-gpu 1.2.3" in message
+    assert "shadows the GPU package" in message
+
+
+def test_auto_says_what_it_took_and_why(write_model):
+    generator = load(write_model())
+    assert generator.backend.name == "openvino"
+    assert generator.reason == "auto: the first of openvino, onnxruntime that is installed"
+    assert generator.backend.precision == "fp32"  # the file records no bf16 parity
+
+
+@pytest.mark.parametrize(("measured_db", "taken"), [(60.0, "bf16"), (44.9, "fp32")])
+def test_auto_takes_bf16_only_where_the_file_vouches_for_it(write_model, measured_db, taken):
+    ov = pytest.importorskip("openvino")
+    if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor has no bf16 arithmetic")
+    document = tiny.metadata(parity={"openvino-bf16": {"psnr_db": measured_db}})
+    assert load(write_model(document)).backend.precision == taken
+
+
+@pytest.mark.parametrize("module", ["fastmrigan", "fastmrigan.imaging", "fastmrigan.runtime"])
+def test_the_thin_rooms_never_import_torch(write_model, module):
+    code = f"import {module}, sys; assert 'torch' not in sys.modules"
+    if module == "fastmrigan.runtime":
+        code += f"; fastmrigan.runtime.load({str(write_model())!r}).sample(1)"
+        code += "; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

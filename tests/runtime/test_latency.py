@@ -1,0 +1,219 @@
+"""The bench: its arithmetic against numpy, and one real, short run of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from fastmrigan.cli.bench import bench as bench_command
+from fastmrigan.cli.bench import numbers, table
+from fastmrigan.errors import CheckFailed, MissingDependency, UsageError
+from fastmrigan.runtime import latency
+from fastmrigan.runtime.backends import BACKENDS
+from fastmrigan.runtime.latency import BenchOptions, percentiles
+from fastmrigan.runtime.model_file import METADATA_KEY, ModelMetadata, read_model_file
+
+
+def write_model(path: Path, task: str) -> Path:
+    """A model file by hand: tanh of a projection (sample), or of the slice itself (translate)."""
+    weights = np.random.default_rng(0).standard_normal((8, 16), dtype=np.float32)
+    shape = ["batch", 8] if task == "sample" else ["batch", 1, 4, 4]
+    name = "latent" if task == "sample" else "source"
+    first = helper.make_node("MatMul", [name, "weights"], ["flat"])
+    if task == "translate":
+        first = helper.make_node("Identity", [name], ["flat"])
+    graph = helper.make_graph(
+        [
+            first,
+            helper.make_node("Reshape", ["flat", "shape"], ["square"]),
+            helper.make_node("Tanh", ["square"], ["slice"]),
+        ],
+        "hand",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("slice", TensorProto.FLOAT, ["batch", 1, 4, 4])],
+        [
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(np.array([-1, 1, 4, 4]), "shape"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    metadata = ModelMetadata(
+        task=task,
+        recipe="hand",
+        latent_size=8 if task == "sample" else None,
+        slice_size=(4, 4),
+        grading={},
+        weights_sha256="0" * 64,
+        training_data={},
+        parity={},
+        versions={},
+    )
+    helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "hand.onnx", "sample")
+
+
+@pytest.fixture(scope="module")
+def document(model: Path) -> dict[str, Any]:
+    """One short bench of both CPU backends."""
+    options = BenchOptions(
+        backends=("openvino", "onnxruntime"),
+        batches=(1, 3),
+        seconds=0.2,
+        rounds=2,
+        threads=1,
+        cold_starts=1,
+    )
+    return latency.bench(model, options)
+
+
+@pytest.mark.parametrize(
+    ("times", "p99_9"),
+    [
+        ([4.0], None),
+        (list(range(1, 101)), None),
+        (list(range(999)), None),
+        (list(range(1000)), 998.001),  # 999 * 0.999
+        (np.random.default_rng(0).gamma(2, 3, 5000), "numpy"),
+    ],
+)
+def test_percentiles_agree_with_numpy(times: Any, p99_9: float | str | None) -> None:
+    found = percentiles(times)
+    for name, q in (("min", 0), ("p50", 50), ("p90", 90), ("p99", 99), ("max", 100)):
+        assert found[name] == pytest.approx(np.percentile(times, q), abs=1e-5)
+    assert found["n"] == len(times)
+    assert found["mean"] == pytest.approx(np.mean(times), abs=1e-5)
+    expected = np.percentile(times, 99.9) if p99_9 == "numpy" else p99_9
+    assert found["p99_9"] == (expected if expected is None else pytest.approx(expected, abs=1e-5))
+
+
+def test_document_holds_what_a_figure_needs(document: dict[str, Any], model: Path) -> None:
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert (document["schema_version"], document["kind"]) == (1, "fastmrigan-bench")
+    assert document["model"]["sha256"] == read_model_file(model).sha256
+    assert {"cpu", "cores", "cores_usable", "governor", "system"} <= document["machine"].keys()
+    calls = document["measurements"]
+    assert [(c["backend"], c["batch"]) for c in calls] == [
+        ("openvino", 1),
+        ("onnxruntime", 1),
+        ("openvino", 3),
+        ("onnxruntime", 3),
+    ]
+    for call in calls:
+        assert call["version"]
+        assert (call["precision"], call["threads"]) == ("fp32", 1)
+        assert call["call_ms"]["n"] == sum(r["calls"] for r in call["rounds"])
+        assert len(call["rounds"]) == 2
+        for name in ("min", "mean", "p50", "p90", "p99", "max"):
+            per_slice = call["call_ms"][name] / call["batch"]
+            assert call["slice_ms"][name] == pytest.approx(per_slice, abs=1e-5)
+        assert call["slices_per_s"] == pytest.approx(1000 / call["slice_ms"]["mean"], rel=0.01)
+        assert call["load_average"]["max"] >= 0
+        assert call["max_abs_difference"] < 1e-5
+
+
+def test_cold_start_phases_add_up(document: dict[str, Any]) -> None:
+    assert [c["backend"] for c in document["cold_start"]] == ["openvino", "onnxruntime"]
+    for cold in document["cold_start"]:
+        phases = [cold[f"{p}_ms"] for p in ("start", "import", "load", "compile", "first")]
+        assert min(phases) > 0
+        assert cold["total_ms"] == pytest.approx(sum(phases), abs=0.1)
+
+
+def test_table_names_calls_slices_and_the_missing_tail(document: dict[str, Any]) -> None:
+    few = json.loads(json.dumps(document))
+    for call in few["measurements"]:
+        call["call_ms"]["p99_9"] = call["slice_ms"]["p99_9"] = None
+    text = "\n".join(table(few))
+    assert "ms a call: what every slice of the batch waits for" in text
+    assert "ms a slice: a call divided by its batch" in text
+    assert "p99.9 needs 1,000 calls" in text
+    assert "openvino fp32" in text
+    assert max(map(len, table(few)[2:])) <= 100
+
+
+def test_translating_model_is_benched_too(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "translate.onnx", "translate")
+    options = BenchOptions(("onnxruntime",), (2,), 0.05, rounds=1, threads=1, cold_starts=1)
+    made = latency.bench(path, options)
+    assert made["measurements"][0]["call_ms"]["n"] > 0
+    assert made["cold_start"][0]["first_ms"] > 0
+
+
+def test_all_takes_what_runs_and_says_why_not(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "installed", lambda name: name != "onnxruntime")
+    names, left_out = latency.usable_backends(read_model_file(model), BenchOptions(threads=1))
+    assert "openvino" in names
+    assert left_out["onnxruntime"] == "not installed: pip install 'fastmrigan[ort]'"
+    assert set(names) | left_out.keys() == set(BACKENDS)
+    with pytest.raises(MissingDependency, match=r"backend onnxruntime needs .* pip install"):
+        latency.usable_backends(read_model_file(model), BenchOptions(("onnxruntime",)))
+
+
+def test_engines_that_disagree_are_not_timed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = BACKENDS["onnxruntime"].run
+    monkeypatch.setattr(BACKENDS["onnxruntime"], "run", lambda self, x: run(self, x) * 0.9)
+    options = BenchOptions(("openvino", "onnxruntime"), (1,), 0.05, threads=1, cold_starts=0)
+    with pytest.raises(CheckFailed, match=r"onnxruntime makes slices .* away from openvino's"):
+        latency.bench(model, options)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (BenchOptions(("tensorflow",)), r"'tensorflow' is unknown; choose all or from openvino, "),
+        (BenchOptions(batches=(0, 1)), "batch sizes are positive"),
+        (BenchOptions(batches=()), "batch sizes are positive"),
+        (BenchOptions(threads=0), "threads 0: expected at least 1"),
+        (BenchOptions(seconds=0), "seconds 0: expected more than 0"),
+        (BenchOptions(seconds=float("nan")), "seconds nan"),
+    ],
+)
+def test_senseless_options(model: Path, options: BenchOptions, text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        latency.bench(model, options)
+
+
+def test_batch_option() -> None:
+    assert numbers("1, 8,64,8") == (1, 8, 64)
+    with pytest.raises(UsageError, match=r"--batch '1,x': expected whole numbers"):
+        numbers("1,x")
+
+
+def test_command_writes_json_and_plot(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bench"
+    bench_command(model, batch="2", backend="openvino", seconds=0.1, threads=1, out=out)
+    assert sorted(p.name for p in out.iterdir()) == ["bench.json", "bench.png"]
+    assert (out / "bench.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((out / "bench.json").read_text())["settings"]["threads"] == 1
+    assert f"wrote {out / 'bench.json'}" in capsys.readouterr().out
+
+
+def test_missing_matplotlib_is_said_before_measuring(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(latency, "bench", lambda *_: pytest.fail("measured"))
+    with pytest.raises(UsageError, match=r"pip install matplotlib, or add --no-plot"):
+        bench_command(model)
+
+
+def test_no_torch_is_imported() -> None:
+    code = "import sys, fastmrigan.runtime.latency, fastmrigan.cli.bench as b; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "onnx", "matplotlib"} & set(done.stdout.split())

@@ -1,0 +1,110 @@
+"""The bytes of a shard, read back by other people's readers."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastmrigan.errors import InputRejected, UsageError
+from fastmrigan.runtime.shards import FORMATS, Origin, Plan, Shard, commit, read_slices
+
+ORIGIN = Origin(seed=7, model_sha256="ab" * 32)
+
+
+def some_slices(count: int, dtype: str = "uint8") -> np.ndarray:
+    top = np.iinfo(dtype).max
+    return np.random.default_rng(0).integers(0, top, (count, 5, 6), dtype, endpoint=True)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "cuts"),
+    [(1, 256, [1]), (256, 256, [256]), (257, 256, [256, 1]), (10, 3, [3, 3, 3, 1])],
+)
+def test_a_plan_covers_every_slice_once(count, size, cuts):
+    shards = list(Plan(count, size))
+    assert [shard.count for shard in shards] == cuts
+    covered = [i for shard in shards for i in range(shard.first, shard.first + shard.count)]
+    assert covered == list(range(count))
+    assert len(Plan(count, size)) == len(cuts)
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_what_is_written_reads_back(tmp_path, fmt, dtype):
+    slices = some_slices(7, dtype)
+    for shard in Plan(7, 3):
+        part = slices[shard.first : shard.first + shard.count]
+        commit(tmp_path, FORMATS[fmt], shard, part, ORIGIN)
+    read = list(read_slices(tmp_path))
+    assert [index for index, _ in read] == list(range(7))
+    np.testing.assert_array_equal(np.stack([x for _, x in read]), slices)
+    assert read[0][1].dtype == dtype
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_tar_is_a_webdataset_shard(tmp_path):
+    slices = some_slices(2)
+    commit(tmp_path, FORMATS["shard"], Shard(3, 6, 2), slices, ORIGIN)
+    with tarfile.open(tmp_path / "shard-000003.tar") as tar:
+        members = tar.getmembers()
+        assert [m.name for m in members] == [
+            "000000006.json",
+            "000000006.npy",
+            "000000007.json",
+            "000000007.npy",
+        ]
+        assert {(m.mtime, m.uid, m.gid, m.uname) for m in members} == {(0, 0, 0, "")}
+        note = json.load(tar.extractfile("000000007.json"))
+        assert note == {
+            "index": 7,
+            "seed": 7,
+            "model_sha256": "ab" * 32,
+            "synthetic": True,
+            "notice": "for research; not for diagnosis",
+        }
+        loaded = np.load(io.BytesIO(tar.extractfile("000000007.npy").read()), allow_pickle=False)
+        np.testing.assert_array_equal(loaded, slices[1])
+        assert loaded.flags.c_contiguous
+
+
+def test_a_png_is_grey_and_labelled(tmp_path):
+    commit(tmp_path, FORMATS["png"], Shard(0, 0, 1), some_slices(1), ORIGIN)
+    with Image.open(tmp_path / "shard-000000" / "000000000.png") as image:
+        assert image.mode == "L"
+        assert json.loads(image.text["fastmrigan"])["synthetic"] is True
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_the_bytes_do_not_depend_on_the_time(tmp_path, fmt, monkeypatch):
+    import time
+
+    written = []
+    for name, clock in (("a", 1e9), ("b", 2e9)):
+        monkeypatch.setattr(time, "time", lambda clock=clock: clock)
+        folder = tmp_path / name
+        folder.mkdir()
+        commit(folder, FORMATS[fmt], Shard(0, 0, 2), some_slices(2), ORIGIN)
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        written.append([p.read_bytes() for p in files])
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(
+    ("fmt", "name"), [("shard", "shard-000000.tar"), ("npz", "shard-000000.npz")]
+)
+def test_a_damaged_shard_is_named(tmp_path, fmt, name):
+    commit(tmp_path, FORMATS[fmt], Shard(0, 0, 2), some_slices(2), ORIGIN)
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(InputRejected, match=f"{name}: not a whole shard"):
+        list(read_slices(tmp_path))
+
+
+def test_a_folder_without_shards_is_named(tmp_path):
+    with pytest.raises(UsageError, match="holds no shards; make some"):
+        list(read_slices(tmp_path))

@@ -1,0 +1,224 @@
+"""The loop: resumed runs, bounds, guards, and what a run folder holds."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fastmrigan.errors import CheckFailed, ModelRefused, UsageError
+from fastmrigan.training import checkpoint, loop
+from fastmrigan.training.data import TrainingData
+from fastmrigan.training.logging import read_metrics
+from fastmrigan.training.loop import train
+from fastmrigan.training.recipe import Recipe, load_recipe
+
+TINY = [
+    "size=16",
+    "generator.latent=8",
+    "generator.width=4",
+    "discriminator.width=4",
+    "batch=4",
+    "epochs=null",
+    "plot_epochs=[]",
+    "sample_count=4",
+    "log_every=1",
+]
+
+
+def tiny(*overrides: str) -> Recipe:
+    return load_recipe("tumour-dcgan64", [*TINY, *overrides])
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Two threads on tensors this small spend their time on waiting for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def data() -> TrainingData:
+    slices = np.random.default_rng(1).uniform(-1, 1, (10, 1, 16, 16)).astype(np.float32)
+    info = {"fingerprint": "f" * 64, "label": None, "training_slices": 10}
+    return TrainingData(torch.from_numpy(slices), info)
+
+
+def flat(value, prefix=""):
+    """Every leaf of a checkpoint by its dotted name."""
+    if isinstance(value, dict):
+        return {k: v for key in value for k, v in flat(value[key], f"{prefix}.{key}").items()}
+    if isinstance(value, list | tuple):
+        return {k: v for i, e in enumerate(value) for k, v in flat(e, f"{prefix}.{i}").items()}
+    return {prefix: value}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("flip", ["false", "true"])
+def test_resumed_run_ends_with_the_same_bits(tmp_path, data, precision, flip):
+    recipe = [f"precision={precision}", f"deviations.horizontal_flip={flip}"]
+    train(tiny("steps=12", *recipe), data, tmp_path / "whole")
+    for steps in (5, 12):
+        train(tiny(f"steps={steps}", *recipe), data, tmp_path / "parts")
+    whole, parts = (flat(checkpoint.load(tmp_path / name)) for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    for name in whole.keys() - {".elapsed"}:
+        if isinstance(whole[name], torch.Tensor):
+            assert torch.equal(whole[name], parts[name]), name
+        else:
+            assert whole[name] == parts[name], name
+
+    def timeless(run):
+        return [
+            {k: v for k, v in row.items() if not k.endswith("seconds")}
+            for row in read_metrics(tmp_path / run / "metrics.jsonl")
+        ]
+
+    assert timeless("whole") == timeless("parts")
+    assert [row["step"] for row in timeless("parts")] == list(range(1, 13))
+
+
+def test_lines_after_the_checkpoint_are_not_doubled(tmp_path, data):
+    run = tmp_path / "run"
+    train(tiny("steps=3"), data, run)
+    with (run / "metrics.jsonl").open("a") as file:  # as a killed session leaves it
+        file.write(json.dumps({"step": 4, "epoch": 1.6, "loss_d": 9.0}) + '\n{"step": 5, "ep')
+    train(tiny("steps=5"), data, run)
+    rows = read_metrics(run / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    assert rows[3]["loss_d"] != 9.0
+
+
+def test_run_folder_and_pruning(tmp_path, data):
+    run = tmp_path / "run"
+    recipe = tiny(
+        "steps=10", "checkpoint_every=2", "sample_every=4", "keep_checkpoints=2", "plot_epochs=[2]"
+    )
+    result = train(recipe, data, run)
+    assert (result.step, result.steps_now) == (10, 10)
+    assert checkpoint.steps_of(run) == [5, 8, 10]  # 2 epochs of 10 slices at batch 4: step 5
+    assert load_recipe(str(run / "config.yaml")) == recipe
+    assert {path.name for path in (run / "samples").iterdir()} == {
+        f"step_{step:07}.png" for step in (0, 4, 8, 10)
+    }
+    assert {p.name for p in (run / "plots").iterdir()} == {"loss_epoch_2.png", "loss_last.png"}
+    assert list((run / "tensorboard").iterdir())
+    facts = json.loads((run / "run.json").read_text())
+    assert (facts["status"], facts["step"]) == ("finished", 10)
+    assert not list(run.rglob("*.tmp"))
+    row = read_metrics(run / "metrics.jsonl")[-1]
+    assert {"loss_d", "loss_g", "d_real_accuracy", "d_fake_accuracy", "lr_g", "seconds"} <= set(row)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "minutes", "steps"),
+    [
+        (["steps=3", "epochs=2"], None, 3),
+        (["steps=9", "epochs=2"], 9.0, 5),  # 20 slices at batch 4
+        (["epochs=3"], None, 8),  # 30 slices, the last batch runs into the fourth epoch
+        (["steps=3"], 1e-9, 1),
+    ],
+)
+def test_the_first_bound_wins(tmp_path, data, overrides, minutes, steps):
+    assert train(tiny(*overrides), data, tmp_path, minutes=minutes).step == steps
+
+
+def test_minutes_bound_this_call(tmp_path, data):
+    result = train(tiny(), data, tmp_path, minutes=0.01)
+    assert result.step > 0
+    assert result.seconds_now < 20
+
+
+def test_no_bound_is_an_error(tmp_path, data):
+    with pytest.raises(UsageError, match="no bound; give --steps, --epochs or --minutes"):
+        train(tiny(), data, tmp_path)
+    with pytest.raises(UsageError, match=r"--minutes -1: expected more than 0"):
+        train(tiny(), data, tmp_path, minutes=-1)
+
+
+def test_a_finished_run_stays_as_it_is(tmp_path, data):
+    train(tiny("steps=3"), data, tmp_path)
+    before = checkpoint.path_of(tmp_path, 3).read_bytes()
+    assert train(tiny("steps=3"), data, tmp_path).steps_now == 0
+    assert checkpoint.path_of(tmp_path, 3).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("batch=5", "batch: 4 -> 5"),
+        ("optimiser.generator_lr=0.1", r"optimiser.generator_lr: 0.0002 -> 0.1"),
+        ("precision=bf16", "precision: fp32 -> bf16"),
+    ],
+)
+def test_another_configuration_is_refused(tmp_path, data, override, text):
+    train(tiny("steps=1"), data, tmp_path)
+    with pytest.raises(UsageError, match=text):
+        train(tiny("steps=2", override), data, tmp_path)
+
+
+def test_other_data_is_refused(tmp_path, data):
+    train(tiny("steps=1"), data, tmp_path)
+    other = TrainingData(data.slices, data.info | {"fingerprint": "0" * 64})
+    with pytest.raises(UsageError, match="dataset fingerprint: f+ -> 0+"):
+        train(tiny("steps=2"), other, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, data, monkeypatch):
+    honest = loop.generator_loss
+
+    def faulty(logits):
+        faulty.calls += 1
+        return honest(logits) * (math.nan if faulty.calls > 5 else 1.0)
+
+    faulty.calls = 0
+    monkeypatch.setattr(loop, "generator_loss", faulty)
+    run = tmp_path / "run"
+    with pytest.raises(CheckFailed, match=r"loss_g is nan at step 6.*step_0000004\.pt"):
+        train(tiny("steps=20", "checkpoint_every=2", "log_every=3"), data, run)
+    assert checkpoint.steps_of(run)[-1] == 4
+    assert json.loads((run / "run.json").read_text())["status"].startswith("stopped")
+    assert all(
+        bool(torch.isfinite(p).all())
+        for p in checkpoint.load_generator(run).module.parameters()
+    )
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path, data):
+    train(tiny("steps=1"), data, tmp_path)
+    path = checkpoint.path_of(tmp_path, 1)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ModelRefused, match="step_0000001.pt: not a readable checkpoint"):
+        train(tiny("steps=2"), data, tmp_path)
+
+
+def test_loading_networks_of_a_run(tmp_path, data):
+    recipe = tiny("steps=4", "checkpoint_every=2")
+    train(recipe, data, tmp_path)
+    latents = torch.randn(5, 8)
+    ema = checkpoint.load_generator(tmp_path)
+    plain = checkpoint.load_generator(tmp_path, ema=False)
+    untrained = checkpoint.load_untrained_generator(tmp_path)
+    outputs = [loaded.module(latents) for loaded in (ema, plain, untrained)]
+    assert not ema.module.training
+    assert (ema.step, ema.recipe, ema.dataset) == (4, recipe, data.info)
+    assert all(out.shape == (5, 1, 16, 16) and out.abs().max() <= 1 for out in outputs)
+    assert not torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[1], outputs[2])
+    torch.testing.assert_close(outputs[0][2:3], ema.module(latents[2:3]))  # eval: slice by slice
+    assert checkpoint.load_generator(tmp_path, step=2).step == 2
+    assert checkpoint.load_discriminator(tmp_path).module(outputs[0]).shape == (5,)
+    with pytest.raises(UsageError, match="no checkpoint of step 3; kept are 2, 4"):
+        checkpoint.load_generator(tmp_path, step=3)
+    with pytest.raises(UsageError, match="no checkpoint here"):
+        checkpoint.load_generator(tmp_path / "nothing")
+
+
+def test_sampling_and_saving_leave_training_alone(tmp_path, data):
+    train(tiny("steps=6"), data, tmp_path / "a")
+    train(tiny("steps=6", "sample_every=1", "checkpoint_every=1"), data, tmp_path / "b")
+    a, b = (flat(checkpoint.load(tmp_path / run)["networks"]) for run in "ab")
+    assert all(torch.equal(a[k], b[k]) if torch.is_tensor(a[k]) else a[k] == b[k] for k in a)

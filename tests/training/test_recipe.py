@@ -1,0 +1,105 @@
+"""Recipes: what is shipped, and how a faulty one is refused."""
+
+import pytest
+import yaml
+
+from fastmrigan.errors import UsageError
+from fastmrigan.training.networks import initial_networks, parameter_count
+from fastmrigan.training.recipe import differences, load_recipe, shipped_recipes
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_load_and_survive_a_round_trip(name, tmp_path):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.paper
+    assert recipe.notes
+    path = tmp_path / "again.yaml"
+    path.write_text(recipe.to_yaml())
+    assert load_recipe(str(path)) == recipe
+
+
+def test_tumour_dcgan64_is_the_papers():
+    recipe = load_recipe("tumour-dcgan64")
+    assert (recipe.size, recipe.batch, recipe.epochs, recipe.loss) == (64, 128, 20_000, "bce")
+    assert recipe.optimiser.generator_lr == recipe.optimiser.discriminator_lr == 2e-4
+    assert recipe.optimiser.betas == (0.5, 0.999)
+    assert recipe.precision == "fp32"
+    assert recipe.plot_epochs == (1000, 5000, 10000, 20000)
+    assert recipe.deviations.model_dump() == {"horizontal_flip": False, "real_label": 1.0}
+    assert "0.002" in recipe.notes[0]
+    generator, discriminator = initial_networks(recipe)
+    assert parameter_count(generator) == 3_574_656
+    assert parameter_count(discriminator) == 2_763_520
+
+
+def test_overrides():
+    recipe = load_recipe(
+        "tumour-dcgan64",
+        ["batch=7", "label=tumour", "optimiser.generator_lr=1e-4", "epochs=null", "seed=3"],
+    )
+    assert (recipe.batch, recipe.label, recipe.epochs, recipe.seed) == (7, "tumour", None, 3)
+    assert recipe.optimiser.generator_lr == 1e-4
+    assert recipe.optimiser.discriminator_lr == 2e-4
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("batch", "expected key=value"),
+        ("bacth=3", "no field 'bacth' in the recipe; the nearest is 'batch'"),
+        ("generator_lr=3", "nearest is 'optimiser.generator_lr'"),
+        ("lr=3", "'optimiser.generator_lr' or 'optimiser.discriminator_lr'"),
+        ("generator=3", "no field 'generator'"),
+        ("batch.x=3", "no field 'batch.x'"),
+        ("zzz=3", "known are name, paper"),
+        ("batch=0", "batch: Input should be greater than 0, got 0"),
+        ("batch=many", "batch: .*valid integer.*got 'many'"),
+        ("size=48", "size: must be a power of two of at least 16, got 48"),
+        ("precision=fp8", "precision: .*'fp32' or 'bf16'"),
+        ("ema.decay=1", "ema.decay: .*less than 1"),
+        ("batch={", "not readable as YAML"),
+    ],
+)
+def test_faulty_overrides(override, text):
+    with pytest.raises(UsageError, match=text):
+        load_recipe("tumour-dcgan64", [override])
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("- a\n- b\n", "expected `field: value` lines, got list"),
+        ("name: [", "not readable as YAML"),
+        ("name: x\npaper: y\n", "generator: Field required"),
+        (None, "unknown field 'optimiser.momentum'"),
+    ],
+)
+def test_faulty_files(tmp_path, content, text):
+    path = tmp_path / "mine.yaml"
+    if content is None:
+        document = yaml.safe_load(load_recipe("tumour-dcgan64").to_yaml())
+        document["optimiser"]["momentum"] = 0.1
+        content = yaml.safe_dump(document)
+    path.write_text(content)
+    with pytest.raises(UsageError, match=text) as caught:
+        load_recipe(str(path))
+    assert "mine.yaml" in str(caught.value)
+
+
+def test_an_unknown_recipe_lists_the_shipped_ones():
+    with pytest.raises(UsageError, match="no recipe named 'tumor'; shipped are phantom-quick, tum"):
+        load_recipe("tumor")
+
+
+def test_bounds():
+    recipe = load_recipe("tumour-dcgan64", ["batch=128", "epochs=3"])
+    assert recipe.total_steps(100) == 3  # 300 slices, 2.3 batches
+    assert load_recipe("tumour-dcgan64", ["steps=2", "epochs=3"]).total_steps(100) == 2
+    assert load_recipe("tumour-dcgan64", ["epochs=null"]).total_steps(100) is None
+
+
+def test_differences_leave_bounds_and_housekeeping_out():
+    old = load_recipe("tumour-dcgan64")
+    new = load_recipe("tumour-dcgan64", ["steps=3", "sample_every=7", "optimiser.betas=[0.9, 0.9]"])
+    assert differences(old, new) == ["optimiser.betas: [0.5, 0.999] -> [0.9, 0.9]"]

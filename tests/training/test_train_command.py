@@ -1,0 +1,134 @@
+"""`fastmrigan train` as a user meets it: prepared slices in, a run folder or one line of error."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from fastmrigan.training import checkpoint
+from fastmrigan.training.logging import read_metrics
+from fastmrigan.training.recipe import Recipe
+
+TINY = "generator.width=4 generator.latent=8 discriminator.width=4 batch=4 log_every=1".split()
+SETTINGS = [word for setting in TINY for word in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Sixteen 64x64 slices of two labels, prepared."""
+    from fastmrigan.imaging.prepare import PrepareOptions, prepare
+
+    root = tmp_path_factory.mktemp("prepared")
+    rng = np.random.default_rng(0)
+    for index in range(16):
+        folder = root / "source" / ("tumour" if index % 2 else "normal")
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = rng.integers(0, 256, (64, 64), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"slice{index:02}.png")
+    prepare(root / "source", root / "data", PrepareOptions(size=64))
+    return root / "data"
+
+
+def test_dry_run_needs_no_data(fastmrigan):
+    done = fastmrigan("train", "tumour-dcgan64", "--dry-run", "--set", "precision=bf16")
+    assert done.returncode == 0, done.stderr
+    recipe = Recipe.model_validate(yaml.safe_load(done.stdout))
+    assert (recipe.name, recipe.precision) == ("tumour-dcgan64", "bf16")
+    assert "# generator: 3,574,656 parameters" in done.stdout
+    assert "# discriminator: 2,763,520 parameters" in done.stdout
+
+
+def test_trains_one_label_and_resumes(fastmrigan, prepared, tmp_path):
+    run = tmp_path / "run"
+    command = ["train", "tumour-dcgan64", "--data", prepared, "--out", run, *SETTINGS]
+    command += ["--set", "label=tumour", "--steps"]
+    first = fastmrigan(*command, 2)
+    assert first.returncode == 0, first.stderr
+    assert re.search(r"run: step 2 \(epoch .*\), 2 steps in", first.stdout)
+    assert "next: fastmrigan export" in first.stdout
+    second = fastmrigan(*command, 3)
+    assert "3 steps" not in second.stdout
+    assert "1 steps in" in second.stdout, second.stderr
+    dataset = checkpoint.load_generator(run).dataset
+    assert dataset["label"] == "tumour"
+    assert dataset["training_slices"] < 9
+    assert "/" not in str(dataset)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_named_command_resumes(prepared, tmp_path, number):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "fastmrigan", "train", "tumour-dcgan64"]
+    command += ["--data", str(prepared), "--out", str(run), *SETTINGS]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [*command, "--minutes", "5"], stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        deadline = time.monotonic() + 60
+        while len(read_metrics(run / "metrics.jsonl")) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    line = errors.splitlines()[-1]
+    found = re.search(r"stopped at step ([\d,]+), all of it saved; resume with: fastmrigan (.*)", line)
+    assert found, errors
+    assert found[2].startswith("train tumour-dcgan64 --data")
+    step = int(found[1].replace(",", ""))
+    assert checkpoint.steps_of(run)[-1] == step == len(read_metrics(run / "metrics.jsonl"))
+    again = subprocess.run(
+        [*command, "--steps", str(step + 1)], capture_output=True, text=True, env=environment
+    )
+    assert again.returncode == 0, again.stderr
+    assert f"step {step + 1:,} " in again.stdout
+    assert "1 steps in" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["tumour"], "no recipe named 'tumour'; shipped are phantom-quick, tumour-dcgan64"),
+        (["nothing.yaml"], "nothing.yaml: No such file"),
+        (["tumour-dcgan64"], "--data and --out missing; only --dry-run goes without"),
+        (["tumour-dcgan64", "--set", "bacth=3"], "no field 'bacth'.*'batch'"),
+        (["tumour-dcgan64", "--data", "nowhere", "--out", "x"], "nowhere: not a prepared data set"),
+        (["tumour-dcgan64", "--device", "tpu", "--data", "d", "--out", "x"], "auto, cpu or cuda"),
+    ],
+)
+def test_errors_are_one_line(fastmrigan, arguments, text):
+    done = fastmrigan("train", *arguments)
+    assert done.returncode == 2
+    assert re.fullmatch(rf"fastmrigan: .*{text}.*\n", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (["batch=64"], r"1\d training slices are fewer than one batch of 64; use --set batch=1\d"),
+        (["size=32"], "slices are 64x64, tumour-dcgan64 trains at 32x32; prepare .* --size 32"),
+        (["label=tumor"], "no label 'tumor'; it has"),
+    ],
+)
+def test_data_that_does_not_fit(fastmrigan, prepared, tmp_path, settings, text):
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = fastmrigan("train", "tumour-dcgan64", "--data", prepared, "--out", tmp_path / "r", *words)
+    assert done.returncode == 2
+    assert re.search(text, done.stderr), done.stderr
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_unwritable_run_folder(fastmrigan, prepared, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = fastmrigan(
+        "train", "tumour-dcgan64", "--data", prepared, "--out", tmp_path / "file", *SETTINGS
+    )
+    assert done.returncode == 2
+    assert "file: is a file; name a folder for --out" in done.stderr
