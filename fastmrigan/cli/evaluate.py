@@ -32,12 +32,13 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Of halves, pairs and chosen slices.")] = 0,
 ) -> None:
     """Measure synthetic slices against real ones; write one HTML page and a JSON file."""
+    from importlib.util import find_spec
+
     from fastmrigan.errors import MissingDependency
 
-    try:
-        import torch  # noqa: F401  (only to say early what is missing)
-    except ImportError as error:
-        raise MissingDependency("torch", "train", "fastmrigan evaluate") from error
+    for package in ("torch", "tensorboard"):
+        if find_spec(package) is None:
+            raise MissingDependency(package, "train", "fastmrigan evaluate")
 
     from fastmrigan.metrics.evaluation import evaluate as measure
     from fastmrigan.metrics.report import check_writable, terminal_table, write_report

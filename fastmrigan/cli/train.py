@@ -95,6 +95,6 @@ def train(
     else:
         print(
             f"{out}: step {result.step:,} (epoch {result.epoch:,.1f}), {result.steps_now:,} steps "
-            f"in {result.seconds_now:,.0f} s ({result.seconds_now / result.steps_now:.3f} s a step)"
+            f"in {result.seconds_now:,.0f} s ({result.step_seconds:.3f} s a step)"
         )
     print(f"next: fastmrigan export {shlex.quote(str(out))} --out model.onnx")

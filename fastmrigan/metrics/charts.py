@@ -90,11 +90,12 @@ class Frame:
                 f'y1="{height:.1f}" y2="{height:.1f}"/>'
                 f'<text x="{LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{y:.3g}</text>'
             )
-        ticks = np.linspace(self.x0, self.x1, 5)
-        for x, anchor in zip(ticks, ("start", "middle", "middle", "middle", "end"), strict=True):
+        for x in round_ticks(self.x0, self.x1):
+            at = float(self.px(x))
+            anchor = "end" if at > WIDTH - 30 else "middle"
             parts.append(
-                f'<text x="{float(self.px(x)):.1f}" y="{HEIGHT - BOTTOM + 16}" '
-                f'text-anchor="{anchor}">{x:,.4g}</text>'
+                f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 16}" '
+                f'text-anchor="{anchor}">{x:,.6g}</text>'
             )
         parts.append(
             f'<text x="{(LEFT + WIDTH) / 2:.0f}" y="{HEIGHT - 4}" text-anchor="middle">'
@@ -120,6 +121,12 @@ def nice_top(value: float) -> float:
     power = 10.0 ** np.floor(np.log10(value))
     steps = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)
     return float(power * next(step for step in steps if step * power >= value * (1 - 1e-9)))
+
+
+def round_ticks(low: float, high: float) -> Values:
+    """The multiples of a round number within [low, high], about four of them."""
+    step = nice_top((high - low) / 4)
+    return step * np.arange(np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9) + 1)
 
 
 def _blocks(values: Values) -> Values:

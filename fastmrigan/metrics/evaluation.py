@@ -99,7 +99,7 @@ def evaluate(
     if labelled is not None:
         found += measures.classifier_measures(*labelled, theirs, seed)
     if run is not None:
-        found += measures.discriminator_measures(run, ours, theirs)
+        found += measures.discriminator_measures(run, ours, theirs, seed)
 
     draws = np.random.default_rng(seed)
     shown = min(SHOWN_NEIGHBOURS, len(theirs.slices))

@@ -17,7 +17,11 @@ from fastmrigan.metrics.frechet import frechet_distance
 from fastmrigan.metrics.neighbours import nearest_real
 from fastmrigan.metrics.similarity import ssim
 from fastmrigan.metrics.slice_sets import SliceSet
-from fastmrigan.training.checkpoint import load_discriminator, load_untrained_generator
+from fastmrigan.training.checkpoint import (
+    LoadedDiscriminator,
+    load_discriminator,
+    load_untrained_generator,
+)
 
 HALVES = 10  # seeded random halvings averaged into the floor
 PAIRS = 500  # random pairs behind the diversity figure
@@ -93,8 +97,9 @@ def untrained_slices(run: Path, count: int, seed: int) -> Float32:
     latents = np.random.default_rng(seed).standard_normal(
         (count, loaded.recipe.generator.latent), dtype=np.float32
     )  # [count, latent]
-    parts = _in_batches(loaded.module, torch.from_numpy(latents))  # [count, 1, H, W]
-    return parts[:, 0].numpy()
+    with torch.inference_mode():
+        parts = [loaded.module(chunk) for chunk in torch.from_numpy(latents).split(64)]
+    return torch.cat(parts)[:, 0].numpy()
 
 
 def untrained_measures(real: Float32, untrained: Float32, distance: float) -> list[Measure]:
@@ -170,7 +175,8 @@ def classifier_measures(
             called,
             "near reference",
             "By a small classifier trained on labelled slices; the reference is the share of "
-            "held-out real tumour slices that it calls tumour. For a generator of tumour slices.",
+            "held-out real tumour slices that it calls tumour. For a generator of tumour slices, "
+            "and only where fd-random is low: shapeless slices may be called tumour too.",
             score.sensitivity,
             share=True,
         ),
@@ -187,9 +193,9 @@ def classifier_measures(
     ]
 
 
-def discriminator_measures(run: Path, real: SliceSet, made: SliceSet) -> list[Measure]:
-    module = load_discriminator(run).module
-    meanings = {
+def discriminator_measures(run: Path, real: SliceSet, made: SliceSet, seed: int) -> list[Measure]:
+    loaded = load_discriminator(run)
+    groups = {
         "train": (real.train, True, "training slices called real"),
         "test": (real.test, True, "held-out real slices called real"),
         "synthetic": (made.slices, False, "synthetic slices called fake"),
@@ -198,25 +204,34 @@ def discriminator_measures(run: Path, real: SliceSet, made: SliceSet) -> list[Me
         Measure(
             f"discriminator_{key}",
             f"discriminator: {name}",
-            float(((discriminator_logits(module, slices) > 0) == is_real).mean()),
+            float(((discriminator_logits(loaded, slices, seed) > 0) == is_real).mean()),
             "context",
-            "By the run's own discriminator, weights fixed. It has seen the training slices: a "
-            "large gap to the held-out ones means that it learned them by heart."
+            "By the run's own discriminator. It has seen the training slices: a large gap to the "
+            "held-out ones means that it learned them by heart."
             if is_real
             else "By the run's own discriminator. Near 100 % it still tells them apart with ease; "
             "near 50 % it cannot.",
             share=True,
         )
-        for key, (slices, is_real, name) in meanings.items()
-        if len(slices)
+        for key, (slices, is_real, name) in groups.items()
+        if len(slices) > 1  # batch norm needs company
     ]
 
 
-def discriminator_logits(module: nn.Module, slices: Float32) -> Float32:
-    """Logits [N] of slices [N, H, W], above 0 for real."""
-    return _in_batches(module, torch.from_numpy(slices).unsqueeze(1)).flatten().numpy()
+def discriminator_logits(loaded: LoadedDiscriminator, slices: Float32, seed: int) -> Float32:
+    """Logits [N] of slices [N, H, W] in a random order, above 0 for real.
 
-
-def _in_batches(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    As in training, a batch holds one kind of slice and batch norm takes the batch's own
+    statistics: its running ones mix real and synthetic batches and would judge neither.
+    """
+    for layer in loaded.module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.train()
+    order = np.random.default_rng(seed).permutation(len(slices))
+    count = -(-len(slices) // loaded.recipe.batch)
     with torch.inference_mode():
-        return torch.cat([module(chunk) for chunk in x.split(64)])
+        parts = [
+            loaded.module(torch.from_numpy(slices[rows]).unsqueeze(1)).flatten()
+            for rows in np.array_split(order, count)  # no batch is a small rest
+        ]
+    return torch.cat(parts).numpy()

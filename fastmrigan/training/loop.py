@@ -31,7 +31,8 @@ class TrainResult:
     step: int  # where the run stands
     epoch: float
     steps_now: int  # taken by this call
-    seconds_now: float  # spent in them
+    seconds_now: float  # this call, checkpoints and samples included
+    step_seconds: float  # mean of its steps alone; 0 without steps
     elapsed: float  # seconds of training, all sessions of the run together
 
 
@@ -91,6 +92,7 @@ class Session:
         self.earlier = earlier  # seconds of training before this call
         self.began = time.monotonic()
         self.rows: list[dict[str, Any]] = []  # steps not yet written down
+        self.stepping = 0.0  # seconds in training steps alone
         self.calibrated_step: int | None = None
         self.saved_step = first_step if checkpoint.steps_of(run) else None
         self.milestones = {recipe.epoch_end(e, data.count): e for e in recipe.plot_epochs}
@@ -111,6 +113,7 @@ class Session:
                 if recipe.deviations.horizontal_flip:
                     real = flip_half(real)
                 row = self.train_step(real, time.perf_counter() - began)
+                self.stepping += time.perf_counter() - began
                 self.step += 1
                 epoch = self.step * recipe.batch / self.data.count
                 self.rows.append({"step": self.step, "epoch": round(epoch, 4)} | row)
@@ -146,16 +149,14 @@ class Session:
         """
         recipe, networks = self.recipe, self.networks
         generator, discriminator = networks.generator, networks.discriminator
-        half = torch.autocast(
-            self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"
-        )
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
         times = [time.perf_counter()]
         discriminator.requires_grad_(True)
         latents = torch.randn(len(real), recipe.generator.latent).to(self.device)  # [N, latent]
         with half:
             fake = generator(latents)  # [N, 1, H, W]
-            on_real = discriminator(real)  # [N]
-            on_fake = discriminator(fake.detach())  # [N]
+            on_real = discriminator(self.noisy(real))  # [N]
+            on_fake = discriminator(self.noisy(fake.detach()))  # [N]
         loss_d = discriminator_loss(on_real, on_fake, real_label=recipe.deviations.real_label)
         networks.optimiser_d.zero_grad()
         loss_d.backward()
@@ -164,7 +165,7 @@ class Session:
 
         discriminator.requires_grad_(False)  # its gradients are not used in this half
         with half:
-            judged = discriminator(fake)  # [N]
+            judged = discriminator(self.noisy(fake))  # [N]
         loss_g = generator_loss(judged)
         networks.optimiser_g.zero_grad()
         loss_g.backward()
@@ -186,6 +187,11 @@ class Session:
             "generator_seconds": times[2] - times[1],
             "ema_seconds": times[3] - times[2],
         }
+
+    def noisy(self, slices: Tensor) -> Tensor:
+        """Slices as the discriminator sees them: with the recipe's instance noise, if any."""
+        sigma = self.recipe.deviations.instance_noise
+        return slices + sigma * torch.randn_like(slices) if sigma > 0 else slices
 
     def flush(self) -> None:
         """Writes the waiting rows down; CheckFailed at the first loss that is not finite."""
@@ -299,6 +305,7 @@ class Session:
             self.step * self.recipe.batch / self.data.count,
             self.step - self.first_step,
             self.elapsed() - self.earlier,
+            self.stepping / max(self.step - self.first_step, 1),
             self.elapsed(),
         )
 

@@ -29,7 +29,10 @@ def plot_losses(run: Path, target: Path, *, title: str, upto_step: int | None = 
     losses, accuracies = figure.subplots(2, 1, sharex=True)
     for axes, keys in (
         (losses, {"loss_d": "discriminator", "loss_g": "generator"}),
-        (accuracies, {"d_real_accuracy": "real called real", "d_fake_accuracy": "fake called fake"}),
+        (
+            accuracies,
+            {"d_real_accuracy": "real called real", "d_fake_accuracy": "fake called fake"},
+        ),
     ):
         for colour, (key, name) in zip(("tab:blue", "tab:orange"), keys.items(), strict=True):
             values = np.array([row[key] for row in rows])

@@ -13,6 +13,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -69,6 +70,9 @@ class Deviations(Section):
 
     horizontal_flip: bool = False  # mirror half of the real slices
     real_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0  # below 1: one-sided label smoothing
+    # Standard deviation of the Gaussian noise on all that the discriminator sees, after Arjovsky
+    # and Bottou 2017: it cannot win on the finest grain alone.
+    instance_noise: NonNegativeFloat = 0.0
 
 
 class Recipe(Section):

@@ -4,9 +4,11 @@ import json
 from functools import partial
 from html import escape
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from typer import Typer
 from typer.testing import CliRunner
 
@@ -84,7 +86,7 @@ def test_terminal(report):
         "untrained",
         "called tumour",
         "discriminator",
-        "report.html",
+        "r.html",
     ):
         assert name in shown
     assert "fid" not in shown.lower()
@@ -158,6 +160,17 @@ def test_folders_of_every_format(tmp_path, make, fmt):
     assert found.facts == {}
 
 
+def test_the_discriminator_judges_by_the_batch_as_in_training():
+    network = torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.AvgPool2d(8)).eval()
+    network[0].running_mean.fill_(100)  # far from any slice: every logit would be below 0
+    loaded = SimpleNamespace(module=network, recipe=SimpleNamespace(batch=16))
+    slices = np.random.default_rng(0).normal(0, 1, (40, 8, 8)).astype(np.float32)
+    logits = measures.discriminator_logits(loaded, slices, seed=0)
+    assert logits.shape == (40,)
+    assert logits.mean() == pytest.approx(0, abs=1e-5)
+    assert (logits > 0).any()
+
+
 def test_floor_of_identical_slices_is_zero():
     assert measures.split_half_floor(np.ones((10, 4), np.float32), seed=0) == 0
 
@@ -228,7 +241,7 @@ def test_unwritable_targets(world, tmp_path):
     with pytest.raises(UsageError, match=r"report.pdf: the report is an HTML page"):
         invoke(*given, tmp_path / "report.pdf")
     with pytest.raises(UsageError, match="file is a file"):
-        invoke(*given, tmp_path / "file" / "report.html")
+        invoke(*given, tmp_path / "file" / "r.html")
     with pytest.raises(UsageError, match=r"folder\.html: is a folder"):
         invoke(*given, tmp_path / "folder.html")
 

@@ -64,9 +64,8 @@ def test_layers():
         nn.Tanh,
     ]
     kinds = [type(layer) for layer in DcganDiscriminator().layers]
-    assert kinds == [nn.Conv2d, nn.LeakyReLU, *[nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU] * 3] + [
-        nn.Conv2d
-    ]
+    inner = [nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU] * 3
+    assert kinds == [nn.Conv2d, nn.LeakyReLU, *inner, nn.Conv2d]
     layers = [*DcganGenerator().layers, *DcganDiscriminator().layers]
     assert all(layer.bias is None for layer in layers if hasattr(layer, "kernel_size"))
     assert all(layer.momentum == 0.1 for layer in layers if isinstance(layer, nn.BatchNorm2d))
@@ -127,4 +126,3 @@ def test_one_loss_value_on_fixed_inputs():
         fake.std().item(),
     ]
     assert values == pytest.approx([1.3268175, 0.8186042, 0.5713738], rel=1e-3)
-

@@ -26,7 +26,11 @@ def test_tumour_dcgan64_is_the_papers():
     assert recipe.optimiser.betas == (0.5, 0.999)
     assert recipe.precision == "fp32"
     assert recipe.plot_epochs == (1000, 5000, 10000, 20000)
-    assert recipe.deviations.model_dump() == {"horizontal_flip": False, "real_label": 1.0}
+    assert recipe.deviations.model_dump() == {
+        "horizontal_flip": False,
+        "real_label": 1.0,
+        "instance_noise": 0.0,
+    }
     assert "0.002" in recipe.notes[0]
     generator, discriminator = initial_networks(recipe)
     assert parameter_count(generator) == 3_574_656

@@ -71,6 +71,7 @@ def tube(points: Points, nodes: tuple[tuple[float, ...], ...], grow: float, tall
     pz *= pz
     px += py
     px += pz
-    distance: Float32 = np.sqrt(px, out=px)
+    distance = np.sqrt(px, out=px)
     distance -= r0 + along * dr
-    return distance.min(axis=0)
+    nearest: Float32 = distance.min(axis=0)
+    return nearest

@@ -1,0 +1,183 @@
+"""What a user sees when something is wrong: one line, the right exit code, no traceback."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import tiny_model as tiny
+from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def good_png(path: Path) -> None:
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    Image.fromarray((200 * (x**2 + y**2 < 0.6)).astype(np.uint8) + 20).save(path)
+
+
+def truncated_png(path: Path) -> None:
+    good_png(path)
+    path.write_bytes(path.read_bytes()[:90])
+
+
+def text_png(path: Path) -> None:
+    path.write_text("these are words\n")
+
+
+def one_pixel(path: Path) -> None:
+    Image.new("L", (1, 1)).save(path)
+
+
+def dicom_without_pixels(path: Path) -> None:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = MRImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID, dataset.Modality = MRImageStorage, "MR"
+    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+
+
+FILES = [
+    ("cut.png", truncated_png, "truncated"),
+    ("words.png", text_png, "not"),
+    ("dot.png", one_pixel, "1x1"),
+    ("empty.dcm", dicom_without_pixels, "pixel"),
+]
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], code: int, *told: str) -> None:
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("fastmrigan: ")]
+    assert len(errors) == 1, done.stderr
+    for text in told:
+        assert text in errors[0]
+
+
+@pytest.mark.parametrize(("name", "make", "fact"), FILES)
+def test_a_bad_file_alone_is_named(fastmrigan: Run, tmp_path, name, make, fact):
+    (tmp_path / "in").mkdir()
+    make(tmp_path / "in" / name)
+    done = fastmrigan("prepare", tmp_path / "in", "--out", tmp_path / "out")
+    assert_one_line(done, 3, name, fact)
+
+
+def test_bad_files_beside_good_ones_are_listed_and_the_rest_is_prepared(fastmrigan, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    for name, make, _ in FILES:
+        make(source / name)
+    for number in range(4):
+        good_png(source / f"good{number}.png")
+    done = fastmrigan("prepare", source, "--out", tmp_path / "out")
+    assert done.returncode == 3
+    assert "Traceback" not in done.stdout + done.stderr
+    rejects = (tmp_path / "out" / "rejects.jsonl").read_text()
+    for name, _, fact in FILES:
+        assert name in done.stdout
+        line = next(line for line in rejects.splitlines() if name in line)
+        assert fact in line
+    assert len(np.load(tmp_path / "out" / "slices.npy")) == 4
+
+
+def test_an_empty_folder_is_named(fastmrigan: Run, tmp_path):
+    (tmp_path / "in").mkdir()
+    done = fastmrigan("prepare", tmp_path / "in", "--out", tmp_path / "out")
+    assert_one_line(done, 2, str(tmp_path / "in"))
+
+
+def commands_that_write(model: Path, source: Path, out: Path) -> list[list[object]]:
+    return [
+        ["prepare", source, "--out", out],
+        ["phantom", "--count", 4, "--out", out],
+        ["synth", model, "--count", 4, "--out", out],
+    ]
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_an_unwritable_output_is_named(fastmrigan: Run, tmp_path, write_model, which):
+    (tmp_path / "in").mkdir()
+    good_png(tmp_path / "in" / "good.png")
+    (tmp_path / "file").write_text("in the way")
+    out = tmp_path / "file" / "out"  # no folder can be made below a file, root or not
+    command = commands_that_write(write_model(), tmp_path / "in", out)[which]
+    assert_one_line(fastmrigan(*command), 2, "file")
+
+
+@pytest.mark.parametrize("command", ["synth", "bench", "info"])
+def test_a_model_file_without_metadata_is_named(fastmrigan: Run, tmp_path, write_model, command):
+    model = write_model(None, name="bare.onnx")
+    more = {"synth": ["--count", 4, "--out", tmp_path / "out"], "bench": ["--no-plot"]}
+    done = fastmrigan(command, model, *more.get(command, []))
+    assert_one_line(done, 5, "bare.onnx", "has no fastmrigan metadata")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["synth", "bench"])
+def test_a_wrong_backend_name_is_named(fastmrigan: Run, tmp_path, write_model, command):
+    more = {"synth": ["--count", 4, "--out", tmp_path / "out"], "bench": ["--no-plot"]}[command]
+    done = fastmrigan(command, write_model(), "--backend", "magic", *more)
+    assert_one_line(done, 2, "magic", "openvino")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--count", 0, "--count 0: expected at least 1"),
+        ("--seed", -1, "--seed -1: expected a whole number"),
+        ("--shard-size", 0, "--shard-size 0: expected at least 1"),
+        ("--format", "gif", "--format gif: unknown; choose one of shard, npz, png"),
+        ("--dtype", "int4", "--dtype int4: unknown"),
+        ("--precision", "fp4", "precision 'fp4'"),
+    ],
+)
+def test_wrong_values_are_named(fastmrigan: Run, tmp_path, write_model, option, value, told):
+    settings = {"--count": 4, "--out": tmp_path / "out"} | {option: value}
+    flat = [part for pair in settings.items() for part in pair]
+    assert_one_line(fastmrigan("synth", write_model(), *flat), 2, told)
+
+
+def test_a_disk_that_is_full_ends_with_its_own_code(fastmrigan: Run, tmp_path, write_model):
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare, to mount a small disk of its own")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    model = write_model(tiny.metadata())
+    synth = f"{sys.executable} -m fastmrigan synth {model} --count 400 --shard-size 16"
+    script = (
+        f"mount -t tmpfs -o size=96k tmpfs {disk} && "
+        f"{synth} --out {disk}/out; code=$?; ls -a {disk}/out; exit $code"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "--map-root-user", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if "unshare failed" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"cannot mount a small disk here: {done.stderr.strip()}")
+    assert_one_line(done, 4, "no space left", "the same command")
+    assert ".tmp" not in done.stdout
+    assert "shard-000000.tar" in done.stdout
+
+
+def test_an_unexpected_error_says_where_to_report_it(capsys):
+    from fastmrigan.cli import fail_as_bug
+
+    with pytest.raises(SystemExit) as left:
+        fail_as_bug(RuntimeError("a surprise"))
+    assert left.value.code == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "a bug of ours" in message
+    assert "/issues" in message
