@@ -190,7 +190,8 @@ class Session:
 
     def noisy(self, slices: Tensor) -> Tensor:
         """Slices as the discriminator sees them: with the recipe's instance noise, if any."""
-        sigma = self.recipe.deviations.instance_noise
+        options = self.recipe.deviations
+        sigma = options.instance_noise * (1 - self.step / options.instance_noise_steps)
         return slices + sigma * torch.randn_like(slices) if sigma > 0 else slices
 
     def flush(self) -> None:

@@ -71,8 +71,9 @@ class Deviations(Section):
     horizontal_flip: bool = False  # mirror half of the real slices
     real_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0  # below 1: one-sided label smoothing
     # Standard deviation of the Gaussian noise on all that the discriminator sees, after Arjovsky
-    # and Bottou 2017: it cannot win on the finest grain alone.
+    # and Bottou 2017, falling to 0 in a line: coarse structure is judged before fine.
     instance_noise: NonNegativeFloat = 0.0
+    instance_noise_steps: PositiveInt = 1000  # until it is 0
 
 
 class Recipe(Section):

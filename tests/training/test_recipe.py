@@ -30,6 +30,7 @@ def test_tumour_dcgan64_is_the_papers():
         "horizontal_flip": False,
         "real_label": 1.0,
         "instance_noise": 0.0,
+        "instance_noise_steps": 1000,
     }
     assert "0.002" in recipe.notes[0]
     generator, discriminator = initial_networks(recipe)
