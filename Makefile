@@ -22,7 +22,7 @@ SOURCES := CMakeLists.txt pyproject.toml README.md LICENSE $(shell find csrc fas
 CXX_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.h')
 # What must import for the environment to count as whole.
 PROBE := import pip, torch, numpy, scipy, openvino, onnx, onnxruntime, pydantic, typer, rich, PIL, yaml, \
-  pydicom, nibabel, matplotlib, tensorboard, skimage, hypothesis, pytest, xdist, mypy, ruff, \
+  pydicom, nibabel, matplotlib, tensorboard, skimage, hypothesis, pytest, mypy, ruff, \
   scikit_build_core, nanobind, pytorch_fid
 
 .PHONY: demo test test-fast test-slow test-all check format environment install sanitizers clean
@@ -62,11 +62,11 @@ environment:
 	rm -rf $(VENV) dist/.installed; \
 	$(PYTHON) -m venv $(VENV) || \
 	  { echo "make: $(PYTHON) -m venv failed (Debian: apt-get install python3-venv)" >&2; exit 2; }; \
-	$(PIP) install -q -c constraints.txt pip cmake ninja scikit-build-core nanobind; \
-	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH); \
-	$(PIP) install -q -c constraints.txt $(TORCH) \
+	$(PIP) install -q --no-compile -c constraints.txt pip cmake ninja scikit-build-core nanobind; \
+	$(PIP) install -q --no-compile -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH); \
+	$(PIP) install -q --no-compile -c constraints.txt $(TORCH) \
 	  $$($(BIN)/python tests/dependencies.py $(EXTRAS)); \
-	$(PIP) install -q --no-deps -r requirements-peers.txt; \
+	$(PIP) install -q --no-compile --no-deps -r requirements-peers.txt; \
 	$(BIN)/python -W ignore -c "$(PROBE)"; \
 	echo "$(ENVIRONMENT)" > $(VENV)/.ready
 

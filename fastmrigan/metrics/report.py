@@ -75,7 +75,7 @@ def page(evaluation: Evaluation) -> str:
         f'<p class="soft">{len(made.slices):,} synthetic and {len(real.slices):,} real slices of '
         f"{real.slices.shape[1]}x{real.slices.shape[2]} pixels, one grey channel. FastMRIGAN "
         f"{escape(fastmrigan.__version__)}, {made_on}.</p>",
-        '<p class="notice">For research; not for diagnosis. The synthetic slices show no '
+        f'<p class="notice">{fastmrigan.NOTICE.capitalize()}. The synthetic slices show no '
         "patient.</p>",
         tiles(evaluation),
         *(f'<p class="warning">{escape(text)}</p>' for text in evaluation.warnings),

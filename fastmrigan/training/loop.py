@@ -203,7 +203,12 @@ class Session:
         for row in rows:
             row["step"] = int(row["step"])
         faulty = next(
-            ((row, key) for row in rows for key in ("loss_d", "loss_g") if not_finite(row[key])),
+            (
+                (row, key)
+                for row in rows
+                for key in ("loss_d", "loss_g")
+                if not math.isfinite(row[key])
+            ),
             None,
         )
         if faulty is not None:
@@ -309,7 +314,3 @@ class Session:
             self.stepping / max(self.step - self.first_step, 1),
             self.elapsed(),
         )
-
-
-def not_finite(value: float) -> bool:
-    return not math.isfinite(value)
