@@ -10,9 +10,7 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import platform
-import secrets
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ import numpy as np
 
 from fastmrigan.errors import CheckFailed, MissingDependency, UsageError
 from fastmrigan.export.parity import ParityReport, check_parity, random_inputs
+from fastmrigan.files import beside, write_whole
 from fastmrigan.runtime.model_file import INPUT_NAMES, METADATA_KEY, OUTPUT_NAME, ModelMetadata
 from fastmrigan.runtime.onnx_wire import has_external_data
 
@@ -124,7 +123,7 @@ def export_generator(
         )
     metadata = _metadata(module, facts, report, tolerance)
     data = with_metadata(graph, metadata.model_dump(mode="json"))
-    _write(out, data)
+    write_whole(out, data)
     return Exported(
         out,
         len(data),
@@ -293,7 +292,7 @@ def _writable(out: Path) -> Path:
         raise UsageError(f"{out}: is a folder; name the model file to write, e.g. {out}/model.onnx")
     if out.suffix != ".onnx":
         raise UsageError(f"{out}: a model file's name ends in .onnx; use --out {out.name}.onnx")
-    probe = _beside(out)
+    probe = beside(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()
@@ -303,19 +302,3 @@ def _writable(out: Path) -> Path:
             f"{out}: cannot be written ({error.strerror}); name a place you can write to"
         ) from error
     return out
-
-
-def _beside(out: Path) -> Path:
-    return out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
-
-
-def _write(out: Path, data: bytes) -> None:
-    temporary = _beside(out)
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ quick and the torch-free commands stay torch-free.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -19,6 +18,7 @@ from fastmrigan.errors import (
     EXIT_USAGE,
     FastMriganError,
 )
+from fastmrigan.files import is_full
 
 COMMANDS = (
     "phantom",
@@ -62,7 +62,7 @@ def main() -> None:
     except KeyboardInterrupt:
         fail("interrupted", EXIT_INTERRUPTED)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             fail(f"{where(error)}no space left; free some and run the same command", EXIT_DISK_FULL)
         if error.filename is None:
             fail_as_bug(error)

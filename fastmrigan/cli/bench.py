@@ -42,6 +42,7 @@ def bench(
     from importlib.util import find_spec
 
     from fastmrigan.errors import UsageError
+    from fastmrigan.files import write_whole
 
     if plot and find_spec("matplotlib") is None:
         raise UsageError(
@@ -69,9 +70,9 @@ def bench(
 
     document = latency.bench(model, options)
     print("\n".join(table(document)))
-    replace(json_path, (json.dumps(document, indent=1) + "\n").encode())
+    write_whole(json_path, (json.dumps(document, indent=1) + "\n").encode())
     if plot:
-        replace(plot_path, draw(document))
+        write_whole(plot_path, draw(document))
     print(f"wrote {json_path}" + (f" and {plot_path}" if plot else ""))
 
 
@@ -83,16 +84,6 @@ def numbers(text: str) -> tuple[int, ...]:
         return tuple(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError as error:
         raise UsageError(f"--batch {text!r}: expected whole numbers, e.g. 1,8,64") from error
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Writes beside `path`, then renames, so that nobody reads half a file."""
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def table(document: dict[str, Any]) -> list[str]:

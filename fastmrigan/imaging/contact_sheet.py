@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import io
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from fastmrigan.files import write_whole
 from fastmrigan.imaging import quantise
 
 UInt8 = npt.NDArray[np.uint8]
@@ -52,6 +53,6 @@ def write_png(path: Path, array: UInt8 | npt.NDArray[np.uint16]) -> None:
             "write_png: expected uint8 or uint16 [H, W] or uint8 [H, W, 3], "
             f"got {array.dtype} {array.shape}"
         )
-    temporary = path.with_name(f".{path.name}.tmp")
-    Image.fromarray(np.ascontiguousarray(array)).save(temporary, format="PNG")
-    os.replace(temporary, path)
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG")
+    write_whole(path, buffer.getvalue())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fastmrigan.errors import InputRejected, UsageError
+from fastmrigan.files import is_full, write_whole
 from fastmrigan.imaging.dataset import DatasetInfo, read_info
 from fastmrigan.imaging.walker import Refused
 
@@ -74,7 +74,7 @@ def making(out: Path) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             raise
         raise UsageError(
             f"--out {out}: cannot be written ({error.strerror}); name a folder you may write to"
@@ -99,6 +99,4 @@ def publish(folder: Path, out: Path) -> None:
 def write_rejects(path: Path, refused: Sequence[Refused]) -> None:
     """{"name", "reason"} a line; the file appears whole or not at all."""
     lines = [json.dumps({"name": r.name, "reason": r.reason}) + "\n" for r in refused]
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(lines), encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, "".join(lines).encode())

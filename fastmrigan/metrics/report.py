@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from PIL import Image
 
 import fastmrigan
 from fastmrigan.errors import UsageError
+from fastmrigan.files import beside, write_whole
 from fastmrigan.imaging.contact_sheet import contact_sheet
 from fastmrigan.metrics.charts import histogram, line_chart
 from fastmrigan.metrics.evaluation import Evaluation
@@ -46,7 +46,7 @@ def check_writable(out: Path) -> None:
         raise UsageError(f"{out}: the report is an HTML page; give --out a name ending in .html")
     if out.is_dir():
         raise UsageError(f"{out}: is a folder; give --out the name of a file")
-    trial = _beside(out)
+    trial = beside(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         trial.write_bytes(b"")
@@ -60,8 +60,9 @@ def check_writable(out: Path) -> None:
 def write_report(evaluation: Evaluation, out: Path) -> Path:
     """Writes the page at `out` and the numbers beside it; returns the JSON's path."""
     numbers = out.with_suffix(".json")
-    _write_whole(numbers, json.dumps(evaluation.document(), indent=2, allow_nan=False) + "\n")
-    _write_whole(out, page(evaluation))
+    document = json.dumps(evaluation.document(), indent=2, allow_nan=False) + "\n"
+    write_whole(numbers, document.encode())
+    write_whole(out, page(evaluation).encode())
     return numbers
 
 
@@ -268,13 +269,3 @@ def terminal_table(measures: Iterable[Measure]) -> str:
         whole = f"{line}  {better}".rstrip()
         lines.append(whole if len(whole) <= columns else line.rstrip())
     return "\n".join(lines)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = _beside(path)
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -7,12 +7,8 @@ the last one stopped.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,19 +21,19 @@ import numpy as np
 
 from fastmrigan import _core
 from fastmrigan.errors import DiskFull, Interrupted, UsageError
+from fastmrigan.files import TMP, is_full, write_whole
 from fastmrigan.imaging.quantise import to_uint8, to_uint16
+from fastmrigan.interrupt import StopSignal
 from fastmrigan.progress import Progress
 from fastmrigan.runtime.generator import Generator
 from fastmrigan.runtime.shards import (
     FORMATS,
-    TMP,
     Origin,
     Plan,
     Shard,
     Slices,
     commit,
     remove,
-    sync_folder,
 )
 
 LAYOUT = 1  # of the bytes in a shard; a change that alters them raises it
@@ -92,12 +88,12 @@ def synthesise(generator: Generator, options: JobOptions) -> JobResult:
         _pin(options.out, _pinned(generator, options))
         todo = _unfinished(options, plan)
         with (
-            _stop_signals() as stopped,
+            StopSignal() as signal,
             Progress(
                 "synth", plan.count, "slices", start=plan.count - sum(s.count for s in todo)
             ) as progress,
         ):
-            _make(generator, options, todo, progress, stopped)
+            _make(generator, options, todo, progress, signal)
         return JobResult(progress.done, progress.done - progress.start, progress.seconds)
 
 
@@ -106,7 +102,7 @@ def _make(
     options: JobOptions,
     todo: list[Shard],
     progress: Progress,
-    stopped: threading.Event,
+    signal: StopSignal,
 ) -> None:
     fmt, quantise = FORMATS[options.format], QUANTISERS[options.dtype]
     origin = Origin(options.seed, generator.model.sha256)
@@ -122,7 +118,7 @@ def _make(
     with ThreadPoolExecutor(1, "shard-writer") as writer:
         try:
             for shard in todo:
-                slices = _shard_slices(generator, options.seed, shard, quantise, stopped)
+                slices = _shard_slices(generator, options.seed, shard, quantise, signal)
                 if slices is None:
                     break
                 written = writer.submit(commit, options.out, fmt, shard, slices, origin)
@@ -133,7 +129,7 @@ def _make(
             for _, written in waiting:
                 written.cancel()
             raise _disk_error(error, options, progress.done) from error
-    if stopped.is_set():
+    if signal.stopped:
         raise Interrupted(
             f"{options.out}: stopped with {progress.done:,} of {options.count:,} slices made; "
             "the same command goes on from there"
@@ -145,12 +141,12 @@ def _shard_slices(
     seed: int,
     shard: Shard,
     quantise: Callable[[Any], Slices],
-    stopped: threading.Event,
+    signal: StopSignal,
 ) -> Slices | None:
     """The shard's slices [count, H, W], or None where a signal came first."""
     parts = []
     for batch in generator.stream(shard.count, seed, shard.first):
-        if stopped.is_set():
+        if signal.stopped:
             return None
         parts.append(batch)
     return quantise(np.concatenate(parts))
@@ -190,13 +186,7 @@ def _pin(out: Path, pinned: dict[str, Any]) -> None:
         return
     if any(out.glob("shard-*")):
         raise UsageError(f"{out}: holds shards but no run.json to go on from; take another --out")
-    aside = path.with_name(path.name + TMP)
-    with aside.open("w") as file:
-        json.dump(pinned, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-    sync_folder(out)
+    write_whole(path, (json.dumps(pinned, indent=2) + "\n").encode())
 
 
 def _unfinished(options: JobOptions, plan: Plan) -> list[Shard]:
@@ -222,24 +212,8 @@ def _only_writer(out: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that the job ends between two batches."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped  # signals reach the main thread alone; an embedding program keeps its own
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stopped.set()) for number in numbers]
-    try:
-        yield stopped
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
 def _disk_error(error: OSError, options: JobOptions, done: int) -> Exception:
     kept = f"{done:,} of {options.count:,} slices are safe"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return DiskFull(f"{options.out}: no space left; {kept}: free some, run the same command")
     return UsageError(f"{options.out}: cannot write: {error.strerror}; {kept}")

@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from fastmrigan import NOTICE
 from fastmrigan.errors import InputRejected, UsageError
+from fastmrigan.files import beside, sync_folder, write_synced
 
 Slices = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-TMP = ".tmp"
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _add(buffer: io.BytesIO, name: str, content: bytes) -> None:
 
 
 def write_tar(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
-    _write(path, pack_tar(shard, slices, origin))
+    write_synced(path, pack_tar(shard, slices, origin))
 
 
 def write_npz(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
@@ -125,7 +125,7 @@ def write_npz(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
         model_sha256=np.str_(origin.model_sha256),
         notice=np.str_(NOTICE),
     )
-    _write(path, buffer.getvalue())
+    write_synced(path, buffer.getvalue())
 
 
 def write_png(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
@@ -140,7 +140,7 @@ def write_png(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
         label.add_text("fastmrigan", json.dumps(origin.record(index), sort_keys=True))
         buffer = io.BytesIO()
         Image.fromarray(slices[offset]).save(buffer, "png", pnginfo=label)
-        _write(path / f"{index:09}.png", buffer.getvalue())
+        write_synced(path / f"{index:09}.png", buffer.getvalue())
     sync_folder(path)
 
 
@@ -162,7 +162,7 @@ FORMATS = {
 def commit(folder: Path, fmt: Format, shard: Shard, slices: Slices, origin: Origin) -> None:
     """Puts a shard on the disk for good: written and fsynced aside, renamed, its folder fsynced."""
     final = folder / shard.name(fmt.suffix)
-    aside = final.with_name(final.name + TMP)
+    aside = beside(final)
     remove(aside)
     try:
         fmt.write(aside, shard, slices, origin)
@@ -179,22 +179,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, ValueError, EOFError, KeyError, OSError)

@@ -6,10 +6,7 @@ states of the networks, optimisers and EMA, and the states of the random-number 
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import io
-import os
 import pickle
 import re
 from dataclasses import dataclass
@@ -19,7 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastmrigan.errors import DiskFull, ModelRefused, UsageError
+from fastmrigan.errors import ModelRefused, UsageError
+from fastmrigan.files import write_whole
 from fastmrigan.training import ema as running_mean
 from fastmrigan.training.networks import (
     Networks,
@@ -84,26 +82,6 @@ def save(
     path.parent.mkdir(exist_ok=True)
     write_whole(path, buffer.getbuffer())
     return path
-
-
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Writes beside `path`, syncs and renames, so that a reader sees all of it or nothing."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"{path}: no space left; free some and run the same command, which resumes from "
-                "the last checkpoint"
-            ) from error
-        raise
 
 
 def prune(run: Path, *, keep: int, milestones: set[int]) -> None:

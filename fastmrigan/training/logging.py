@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from fastmrigan.training.checkpoint import write_whole
+from fastmrigan.files import write_whole
 
 
 class MetricsLog:

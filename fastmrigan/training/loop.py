@@ -14,10 +14,10 @@ from torch import Tensor
 import fastmrigan
 from fastmrigan.errors import CheckFailed, Interrupted, UsageError
 from fastmrigan.imaging.contact_sheet import contact_sheet, write_png
+from fastmrigan.interrupt import StopSignal
 from fastmrigan.progress import Progress
 from fastmrigan.training import checkpoint, ema
 from fastmrigan.training.data import SliceOrder, TrainingData, flip_half
-from fastmrigan.training.interrupt import StopSignal
 from fastmrigan.training.logging import MetricsLog
 from fastmrigan.training.losses import discriminator_loss, generator_loss
 from fastmrigan.training.networks import Networks, build, parameter_count

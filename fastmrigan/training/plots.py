@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastmrigan.training.checkpoint import write_whole
+from fastmrigan.files import write_whole
 from fastmrigan.training.logging import read_metrics
 
 SMOOTHING = 50  # the bold lines average over this many steps, fewer in short runs

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastmrigan.errors import UsageError
+from fastmrigan.files import write_whole
 from fastmrigan.training import checkpoint
 from fastmrigan.training.recipe import Recipe, check, differences
 
@@ -50,8 +51,8 @@ def resumable(run: Path, recipe: Recipe, dataset: dict[str, Any]) -> dict[str, A
 
 
 def write_config(run: Path, recipe: Recipe) -> None:
-    checkpoint.write_whole(run / "config.yaml", recipe.to_yaml().encode())
+    write_whole(run / "config.yaml", recipe.to_yaml().encode())
 
 
 def write_run(run: Path, facts: dict[str, Any]) -> None:
-    checkpoint.write_whole(run / "run.json", (json.dumps(facts, indent=2) + "\n").encode())
+    write_whole(run / "run.json", (json.dumps(facts, indent=2) + "\n").encode())

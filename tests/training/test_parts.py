@@ -2,16 +2,16 @@
 
 import copy
 import errno
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from fastmrigan import files
 from fastmrigan.errors import DiskFull, UsageError
 from fastmrigan.models.dcgan import DcganGenerator
-from fastmrigan.training import checkpoint, ema
+from fastmrigan.training import ema
 from fastmrigan.training.data import SliceOrder, TrainingData, checked, flip_half
 from fastmrigan.training.recipe import Ema, load_recipe
 
@@ -90,13 +90,13 @@ def test_calibrated_batch_norm_normalises():
 
 def test_write_whole_leaves_the_old_file_when_the_disk_is_full(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    checkpoint.write_whole(path, b"old")
+    files.write_whole(path, b"old")
 
-    def full(self, target):
+    def full(source, target):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(DiskFull, match="file: no space left; free some and run the same command"):
-        checkpoint.write_whole(path, b"new")
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(DiskFull, match="file: no space left; free some, run the same command"):
+        files.write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

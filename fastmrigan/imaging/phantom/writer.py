@@ -15,13 +15,13 @@ import csv
 import hashlib
 import io
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from fastmrigan.errors import UsageError
+from fastmrigan.files import write_whole
 from fastmrigan.imaging.phantom.formats import (
     EXTENSIONS,
     SliceInfo,
@@ -147,6 +147,4 @@ def _write_slice(out: Path, batch: PhantomBatch, n: int, file_format: str, reque
 def _write(path: Path, content: bytes) -> None:
     """Puts `content` at `path` whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    write_whole(path, content, sync=False)

@@ -1,0 +1,60 @@
+"""Files that appear whole or not at all, and are on the disk once they have appeared."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from fastmrigan.errors import DiskFull
+
+TMP = ".tmp"
+
+
+def beside(path: Path) -> Path:
+    """Where a file or folder is made before it takes the name `path`."""
+    return path.with_name(path.name + TMP)
+
+
+def is_full(error: OSError) -> bool:
+    """True where the disk, or the user's share of it, has no space left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_synced(path: Path, content: bytes | memoryview) -> None:
+    """Writes a file and waits until its content is on the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, content: bytes | memoryview, *, sync: bool = True) -> None:
+    """Writes aside, syncs, renames, syncs the folder: a reader sees all of it or nothing.
+
+    sync=False leaves the disk to the operating system: for the many files of a folder that can be
+    made again. Raises DiskFull, or another OSError, with nothing left behind.
+    """
+    aside = beside(path)
+    try:
+        if sync:
+            write_synced(aside, content)
+        else:
+            aside.write_bytes(content)
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)  # a full disk needs its space back
+        if is_full(error):
+            raise DiskFull(f"{path}: no space left; free some, run the same command") from error
+        raise
+    if sync:
+        sync_folder(path.parent)
