@@ -35,10 +35,10 @@ test: check test-fast
 test-all: test test-slow
 
 test-fast: install
-	$(BIN)/pytest -m "not slow and not gpu" --durations=10
+	FASTMRIGAN_EXPECT_WHEEL=1 $(BIN)/pytest -m "not slow and not gpu" --durations=10
 
 test-slow: install sanitizers
-	$(BIN)/pytest -m "slow and not gpu" --durations=10
+	FASTMRIGAN_EXPECT_WHEEL=1 $(BIN)/pytest -m "slow and not gpu" --durations=10
 
 check: environment
 	$(BIN)/ruff check .

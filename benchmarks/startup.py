@@ -32,7 +32,7 @@ print(time.clock_gettime(time.CLOCK_MONOTONIC), False)
 def seconds(code: str, model: str) -> tuple[float, bool]:
     began = time.clock_gettime(time.CLOCK_MONOTONIC)
     done = subprocess.run(
-        [sys.executable, "-c", code, model], check=True, capture_output=True, text=True
+        [sys.executable, "-P", "-c", code, model], check=True, capture_output=True, text=True
     )
     ended, torch = done.stdout.split()
     return float(ended) - began, torch == "True"

@@ -16,6 +16,9 @@ from tiny_model import metadata, tiny_graph
 ROOT = Path(__file__).parents[1]
 REAL_DATA = Path(os.environ.get("FASTMRIGAN_REAL_DATA", ROOT.parent / "shared" / "data"))
 
+# Processes that the tests start must find the installed package, not the folder they start in.
+os.environ["PYTHONSAFEPATH"] = "1"
+
 
 @pytest.fixture
 def real_data() -> Callable[[str], Path]:

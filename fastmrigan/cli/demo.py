@@ -67,7 +67,7 @@ def demo(
 def run_step(command: list[str]) -> list[str]:
     """Runs one command in a process of its own, shows what it prints, and returns that."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "fastmrigan", *command], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-P", "-m", "fastmrigan", *command], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     printed = []

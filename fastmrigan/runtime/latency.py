@@ -187,7 +187,10 @@ def _cold_start(path: Path, name: str, options: BenchOptions) -> dict[str, float
     arguments = [str(path), name, options.precision, str(options.threads or 0)]
     spawned = time.monotonic_ns()  # one clock for all processes of a machine
     child = subprocess.run(
-        [sys.executable, "-c", COLD_START, *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", COLD_START, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if child.returncode != 0:
         last = child.stderr.strip().splitlines()[-1:] or ["no message"]
