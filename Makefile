@@ -59,7 +59,7 @@ environment:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $(PYTHON) is not Python 3.11 or later: name one with PYTHON=" >&2; exit 2; }; \
 	echo "making $(VENV): a minute or two"; \
-	rm -rf $(VENV) dist/.installed; \
+	rm -rf $(VENV) dist; \
 	$(PYTHON) -m venv $(VENV) || \
 	  { echo "make: $(PYTHON) -m venv failed (Debian: apt-get install python3-venv)" >&2; exit 2; }; \
 	$(PIP) install -q --no-compile -c constraints.txt pip cmake ninja scikit-build-core nanobind; \
@@ -71,9 +71,9 @@ environment:
 	echo "$(ENVIRONMENT)" > $(VENV)/.ready
 
 install: environment
-	@$(MAKE) --no-print-directory dist/.installed
+	@$(MAKE) --no-print-directory dist/.installed-$(FASTMRIGAN_CUDA)
 
-dist/.installed: $(SOURCES)
+dist/.installed-$(FASTMRIGAN_CUDA): $(SOURCES)
 	rm -rf dist && mkdir -p dist
 	$(PIP) wheel -q --no-deps --no-build-isolation -w dist -C cmake.define.FASTMRIGAN_CUDA=$(FASTMRIGAN_CUDA) .
 	$(PIP) install -q --no-deps --force-reinstall dist/*.whl

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastmrigan.errors import CheckFailed, MissingDependency, UsageError
+from fastmrigan.errors import CheckFailed, Interrupted, MissingDependency, UsageError
 from fastmrigan.export.parity import ParityReport, check_parity, random_inputs
 from fastmrigan.files import beside, write_whole
+from fastmrigan.interrupt import StopSignal
 from fastmrigan.runtime.model_file import INPUT_NAMES, METADATA_KEY, OUTPUT_NAME, ModelMetadata
-from fastmrigan.runtime.onnx_wire import has_external_data
+from fastmrigan.runtime.onnx_wire import graph_sha256, has_external_data
 
 if TYPE_CHECKING:
     import onnx
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 OPSET = 18  # the oldest the exporter writes without converting: the most readers take it
 TOLERANCE = 1e-4  # max abs error on the [-1, 1] scale; a uint8 grey level is 7.8e-3 wide
+LARGEST_TOLERANCE = 0.1  # beyond it two engines need not show the same slice
 BATCHES = {"sample": (1, 3, 8, 64), "translate": (1, 3, 8)}
 
 
@@ -73,13 +75,15 @@ def export_run(
 ) -> Exported:
     """Writes the generator of a run folder's checkpoint (the newest, or `step`) to `out`.
 
-    Raises UsageError for a folder that is no run, has no such checkpoint or an `out` that cannot
-    be written, ModelRefused for a damaged checkpoint, CheckFailed where the file would not agree
-    with PyTorch within `tolerance`; in all these cases `out` is left as it was.
+    Raises UsageError for a folder that is no run, has no such checkpoint, an `out` that cannot
+    be written or a `tolerance` above 0.1, ModelRefused for a damaged checkpoint, CheckFailed where
+    the file would not agree with PyTorch within `tolerance`, Interrupted after Ctrl-C or SIGTERM;
+    in all these cases `out` is left as it was.
     """
     _need_packages()
     from fastmrigan.training.checkpoint import load_generator
 
+    _check_tolerance(tolerance)
     out = _writable(out)
     loaded = load_generator(run, step=step, ema=ema)
     return export_generator(loaded.module, out, facts_of(loaded, ema), tolerance=tolerance)
@@ -107,22 +111,27 @@ def export_generator(
 
     module: float32 [N, latent_size] (sample) or [N, 1, H, W] (translate) to [N, 1, H, W] in
     [-1, 1]. It is used in eval mode on the CPU; batch norm statistics are the stored ones.
-    Raises CheckFailed (and writes nothing) past `tolerance`, UsageError for an unwritable `out`.
+    Raises CheckFailed (and writes nothing) past `tolerance`, UsageError for an unwritable `out` or
+    a `tolerance` above 0.1, Interrupted (nothing written) after Ctrl-C or SIGTERM.
     """
     _need_packages()
+    _check_tolerance(tolerance)
     out = _writable(out)
     module = module.cpu().float().eval()
-    graph = build_graph(module, facts)
-    check_graph(graph, facts)
-    report = _parity(module, graph, facts)
+    with _stoppable(out):
+        graph = build_graph(module, facts)
+        check_graph(graph, facts)
+        report = _parity(module, graph, facts)
     if not report.max_abs_error <= tolerance:  # written so that NaN fails
         raise CheckFailed(
             f"{out}: not written, since {report.worst.backend} {report.worst.version} in fp32 is "
             f"{report.max_abs_error:.3g} away from {report.against} (tolerance {tolerance:g}, "
             f"{report.slices} slices): report it with the recipe, or raise --tolerance knowingly"
         )
-    metadata = _metadata(module, facts, report, tolerance)
+    digest = graph_sha256(graph.SerializeToString(deterministic=True))
+    metadata = _metadata(module, facts, report, tolerance, digest)
     data = with_metadata(graph, metadata.model_dump(mode="json"))
+    assert graph_sha256(data) == digest, "the metadata must not change the graph"
     write_whole(out, data)
     return Exported(
         out,
@@ -222,7 +231,11 @@ def _parity(
 
 
 def _metadata(
-    module: torch.nn.Module, facts: GeneratorFacts, report: ParityReport, tolerance: float
+    module: torch.nn.Module,
+    facts: GeneratorFacts,
+    report: ParityReport,
+    tolerance: float,
+    digest: str,
 ) -> ModelMetadata:
     import onnx
     import torch
@@ -239,6 +252,7 @@ def _metadata(
         grading=facts.grading or {},
         precision="fp32",
         weights_sha256=weights_sha256(module),
+        graph_sha256=digest,
         training_data=facts.training_data or {},
         training=facts.training or {},
         parity=report.as_metadata(tolerance),
@@ -278,6 +292,28 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(before)
 
 
+@contextlib.contextmanager
+def _stoppable(out: Path) -> Iterator[None]:
+    """Raises Interrupted after Ctrl-C or SIGTERM, once the work in the `with` statement is done:
+    torch.export makes an error of its own of an exception that a signal raises inside it."""
+    with StopSignal() as signal:
+        try:
+            yield
+        except Exception:
+            if not signal.stopped:
+                raise
+    if signal.stopped:
+        raise Interrupted(f"{out}: not written, stopped by a signal; run the same command again")
+
+
+def _check_tolerance(tolerance: float) -> None:
+    if not 0 <= tolerance <= LARGEST_TOLERANCE:  # written so that NaN fails
+        raise UsageError(
+            f"--tolerance {tolerance:g}: expected 0 to {LARGEST_TOLERANCE:g} on the [-1, 1] scale; "
+            f"{TOLERANCE:g} is the usual one"
+        )
+
+
 def _need_packages() -> None:
     import importlib.util
 
@@ -295,7 +331,7 @@ def _writable(out: Path) -> Path:
     probe = beside(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch()
+        probe.touch(exist_ok=False)  # what is there already is not ours to delete
         probe.unlink()
     except OSError as error:
         raise UsageError(

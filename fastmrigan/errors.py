@@ -11,6 +11,7 @@ EXIT_DISK_FULL = 4
 EXIT_MODEL_REFUSED = 5
 EXIT_CHECK_FAILED = 6
 EXIT_INTERRUPTED = 130
+EXIT_PIPE_CLOSED = 141  # `fastmrigan … | head`, as a shell says it
 
 
 class FastMriganError(Exception):

@@ -12,8 +12,8 @@ TMP = ".tmp"
 
 
 def beside(path: Path) -> Path:
-    """Where a file or folder is made before it takes the name `path`."""
-    return path.with_name(path.name + TMP)
+    """Where this process makes a file before it takes the name `path`; nobody else's name."""
+    return path.with_name(f".{path.name}.{os.getpid()}{TMP}")
 
 
 def is_full(error: OSError) -> bool:

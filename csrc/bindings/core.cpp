@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 
 #include <array>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -42,6 +43,8 @@ Array<T> quantise(nb::ndarray<const float, nb::c_contig, nb::device::cpu> x) {
 Array<float> philox_normal(uint64_t seed, uint64_t first, int64_t count, int64_t dim, int threads) {
   if (count < 0 || dim < 0)
     throw nb::value_error("philox_normal: count and dim must not be negative");
+  if (dim != 0 && count > std::numeric_limits<int64_t>::max() / 8 / dim)
+    throw nb::value_error("philox_normal: count * dim is more than memory can hold");
   std::unique_ptr<float[]> out(new float[static_cast<size_t>(count * dim)]);
   {
     nb::gil_scoped_release release;

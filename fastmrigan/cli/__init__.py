@@ -7,14 +7,18 @@ quick and the torch-free commands stay torch-free.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from importlib import import_module
+from typing import NoReturn
 
 from fastmrigan.errors import (
     EXIT_BUG,
     EXIT_DISK_FULL,
     EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_PIPE_CLOSED,
     EXIT_USAGE,
     FastMriganError,
 )
@@ -55,27 +59,41 @@ def build_app():  # type: ignore[no-untyped-def]
 
 def main() -> None:
     """Runs the command line and turns every expected error into one line and an exit code."""
+    import typer
+
+    # The class of all of typer's own complaints (typer carries click inside or beside it).
+    complaint = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a command may do better
     try:
-        build_app()()
+        code = build_app()(standalone_mode=False) or EXIT_OK
+        sys.stdout.flush()
     except FastMriganError as error:
         fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        fail("interrupted", EXIT_INTERRUPTED)
+    except complaint as error:  # type: ignore[misc]
+        fail(f"{error.format_message()} (see `fastmrigan --help`)", EXIT_USAGE)
+    except (BrokenPipeError, SystemExit):  # typer leaves by SystemExit on a closed pipe alone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush
+        sys.exit(EXIT_PIPE_CLOSED)
     except OSError as error:
         if is_full(error):
             fail(f"{where(error)}no space left; free some and run the same command", EXIT_DISK_FULL)
         if error.filename is None:
             fail_as_bug(error)
-        fail(f"{where(error)}{error.strerror}", EXIT_USAGE)
+        fail(f"{where(error)}{error.strerror}; name a place you can read and write", EXIT_USAGE)
     except Exception as error:
+        if str(error).startswith("FASTMRIGAN_ISA="):
+            fail(str(error), EXIT_USAGE)
         fail_as_bug(error)
+    if code == EXIT_INTERRUPTED:  # typer has caught the KeyboardInterrupt
+        fail("interrupted; the same command does what is missing", code)
+    sys.exit(code)
 
 
 def where(error: OSError) -> str:
     return f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
 
 
-def fail_as_bug(error: BaseException) -> None:
+def fail_as_bug(error: BaseException) -> NoReturn:
     if os.environ.get("FASTMRIGAN_DEBUG"):
         traceback.print_exception(error)
     fail(
@@ -85,6 +103,6 @@ def fail_as_bug(error: BaseException) -> None:
     )
 
 
-def fail(message: str, code: int) -> None:
+def fail(message: str, code: int) -> NoReturn:
     print("fastmrigan: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)

@@ -41,6 +41,7 @@ def bench(
     import json
     from importlib.util import find_spec
 
+    from fastmrigan.cli.own_json import check_own_json
     from fastmrigan.errors import UsageError
     from fastmrigan.files import write_whole
 
@@ -64,6 +65,7 @@ def bench(
     read_model_file(model)  # refused here, before a folder is made for it
     folder = out or Path(f"{model.stem}-bench")
     json_path, plot_path = json_file or folder / "bench.json", folder / "bench.png"
+    check_own_json(json_path, latency.KIND, "--json" if json_file else "--out")
     needed = {json_path.parent, plot_path.parent} if plot else {json_path.parent}
     for parent in needed:
         parent.mkdir(parents=True, exist_ok=True)

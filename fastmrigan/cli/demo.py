@@ -24,7 +24,8 @@ NEXT = (
 
 def steps(out: Path) -> list[list[str]]:
     """The commands, in order; each one goes on where an earlier demo in `out` stopped."""
-    quoted = shlex.quote(str(out))
+    folder = f"./{out}" if str(out).startswith("-") else str(out)  # never taken for an option
+    quoted = shlex.quote(folder)
     phantom, data, run, model, slices = (
         f"{quoted}/{name}" for name in ("phantom", "data", "run", "model.onnx", "slices")
     )

@@ -40,10 +40,13 @@ def evaluate(
         if find_spec(package) is None:
             raise MissingDependency(package, "train", "fastmrigan evaluate")
 
+    from fastmrigan.cli.own_json import check_own_json
+    from fastmrigan.metrics.evaluation import KIND
     from fastmrigan.metrics.evaluation import evaluate as measure
     from fastmrigan.metrics.report import check_writable, terminal_table, write_report
 
     check_writable(out)
+    check_own_json(out.with_suffix(".json"), KIND, "--out")
     result = measure(
         real,
         synthetic,

@@ -88,6 +88,12 @@ def prepare(
     kind = "pairs of slices" if info.paired else "slices"
     print(f"prepared {info.count:,} {kind} of {size}x{size} in {out}: {labels}")
     print(f"split by {info.split.by} ({made.split_reason}): {counts}")
+    if made.nameless and info.split.by == "duplicates" and "test" in info.split.counts:
+        which = "" if made.nameless == info.count else f" of {made.nameless:,} slices"
+        print(
+            f"warning: patients{which} are unknown: slices of one patient may stand on both sides; "
+            "tell them apart with --group-pattern"
+        )
     if made.empty:
         print(f"left out {made.empty:,} slices with at most {min_brain:.0%} brain")
     if made.ignored:

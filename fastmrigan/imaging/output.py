@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from fastmrigan.errors import InputRejected, UsageError
-from fastmrigan.files import is_full, write_whole
+from fastmrigan.files import is_full, sync_folder, write_whole
 from fastmrigan.imaging.dataset import DatasetInfo, read_info
 from fastmrigan.imaging.walker import Refused
 
@@ -64,6 +65,7 @@ def existing(out: Path, request: str, *, force: bool) -> DatasetInfo | None:
 def making(out: Path) -> Iterator[Path]:
     """A hidden folder beside `out` to write in; gone at the end unless it was published.
 
+    Those that killed processes left beside the same `out` are removed first.
     Raises UsageError where it cannot be made.
     """
     folder = out.with_name(f".{out.name}.making-{os.getpid()}")
@@ -72,6 +74,7 @@ def making(out: Path) -> Iterator[Path]:
             raise UsageError(f"--out {out}: {parent} is a file; name a folder elsewhere")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(out)
         folder.mkdir()
     except OSError as error:
         if is_full(error):
@@ -86,14 +89,45 @@ def making(out: Path) -> Iterator[Path]:
             shutil.rmtree(folder)
 
 
+def remove_stale(out: Path) -> None:
+    """Removes the folders of `making` whose process is gone; our own number is one used before."""
+    pattern = re.compile(re.escape(f".{out.name}.making-") + r"([0-9]{1,10})")
+    for entry in list(out.parent.iterdir()):
+        match = pattern.fullmatch(entry.name)
+        if match is None or entry.is_symlink() or not entry.is_dir():
+            continue
+        if int(match[1]) == os.getpid() or not is_running(int(match[1])):
+            shutil.rmtree(entry)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):  # no process has so large a number
+        return False
+    except PermissionError:  # someone else's
+        return True
+    return True
+
+
 def publish(folder: Path, out: Path) -> None:
-    """Puts a finished folder in the place of `out`."""
+    """Puts a finished folder, once it is on the disk, in the place of `out`."""
+    for path in folder.iterdir():
+        sync_file(path)
+    sync_folder(folder)
     old = out.with_name(f".{out.name}.old-{os.getpid()}")
     if out.exists():
         os.replace(out, old)
     os.replace(folder, out)
+    sync_folder(out.parent)
     if old.exists():
         shutil.rmtree(old)
+
+
+def sync_file(path: Path) -> None:
+    """Waits until a file's content is on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def write_rejects(path: Path, refused: Sequence[Refused]) -> None:

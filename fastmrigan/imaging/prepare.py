@@ -49,6 +49,7 @@ class Prepared:
     ignored: Counter[str]  # files that are no images, by extension
     empty: int  # slices of volumes with too little brain
     split_reason: str
+    nameless: int  # slices of unknown patients
 
 
 @dataclass
@@ -104,7 +105,8 @@ def prepare(source: Path, out: Path, options: PrepareOptions) -> Prepared:
         write_sheet(folder, options)
         write_info(folder, info)
         output.publish(folder, out)
-    return Prepared(info, refused, found.ignored, collected.empty, reason)
+    nameless = collected.patients.count(None)
+    return Prepared(info, refused, found.ignored, collected.empty, reason, nameless)
 
 
 def find_jobs(source: Path, options: PrepareOptions) -> tuple[Walk, list[Job], list[Refused]]:

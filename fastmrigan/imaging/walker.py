@@ -9,10 +9,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from fastmrigan.errors import InputRejected
+from fastmrigan.errors import InputRejected, UsageError
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".ima"))
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
+PHANTOM_MAPS = frozenset(("tissue", "tumour_mask"))  # folders beside a phantom's contrasts
 
 
 class Refused(InputRejected):
@@ -38,7 +39,8 @@ def walk(root: Path) -> Walk:
     Tried are the extensions of known image formats and files without one (DICOM often has none,
     or ends in a number of its UID); other files are counted. Hidden files and folders are skipped,
     and so are prepared data sets, whose contact sheets are no slices. Links to files are followed,
-    links to folders are not, so that no loop is ever walked.
+    links to folders are not, so that no loop is ever walked. Raises UsageError for the whole output
+    of `fastmrigan phantom`, whose maps and masks are no slices either.
     """
     found = Walk()
     if not root.is_dir():
@@ -55,6 +57,8 @@ def walk(root: Path) -> Walk:
             found.ignored["prepared data set"] += 1
             subfolders.clear()
             continue
+        if "phantom.json" in names and PHANTOM_MAPS & set(subfolders):
+            refuse_phantom(here, set(subfolders) - PHANTOM_MAPS)
         for name in list(subfolders):
             if name.startswith("."):
                 subfolders.remove(name)
@@ -71,6 +75,14 @@ def walk(root: Path) -> Walk:
     found.files.sort(key=lambda item: natural(item[0]))
     found.refused.sort(key=lambda refused: natural(refused.name))
     return found
+
+
+def refuse_phantom(folder: Path, contrasts: set[str]) -> None:
+    named = " or ".join(str(folder / name) for name in sorted(contrasts)) or "one contrast"
+    raise UsageError(
+        f"{folder}: the output of `fastmrigan phantom`, with tissue maps and masks beside the "
+        f"slices; prepare one contrast of it: {named}"
+    )
 
 
 def keep_regular(found: Walk, path: Path, name: str) -> None:

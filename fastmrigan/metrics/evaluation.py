@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 import fastmrigan
-from fastmrigan.errors import UsageError
+from fastmrigan.errors import InputRejected, UsageError
 from fastmrigan.metrics import measures, slice_sets
 from fastmrigan.metrics.features import DIMENSION, FEATURES_SEED, FEATURES_VERSION, random_features
 from fastmrigan.metrics.measures import Measure
@@ -21,9 +21,11 @@ from fastmrigan.metrics.slice_sets import SliceSet
 from fastmrigan.training.checkpoint import LoadedGenerator, load_generator
 from fastmrigan.training.logging import read_metrics
 
+KIND = "fastmrigan-evaluation"
 UNTRAINED = 2000  # slices drawn from the untrained generator, at most
 ENOUGH = 2048  # below this many slices on a side the report warns
 SHOWN_NEIGHBOURS = 16
+CURVES = ("epoch", "loss_d", "loss_g", "d_real_accuracy", "d_fake_accuracy")
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Evaluation:
         """What report.json holds."""
         return {
             "schema": 1,
+            "kind": KIND,
             "notice": fastmrigan.NOTICE,
             "measures": {
                 m.key: {k: v for k, v in asdict(m).items() if k != "key"} for m in self.measures
@@ -72,14 +75,23 @@ def evaluate(
     real, synthetic: see `read_slice_set`; label: of the real slices, by default the one the run
     was trained on; run: a training run, for its discriminator, curves and untrained generator;
     classifier_data: a prepared dataset with the labels tumour and normal; limit: at most so many
-    synthetic slices. Raises UsageError for sets too small or of different sizes.
+    synthetic slices. Raises UsageError for sets too small or of different sizes, InputRejected
+    for damaged ones.
     """
+    if (synthetic / "dataset.json").is_file():
+        raise UsageError(
+            f"{synthetic}: a prepared dataset, which holds real slices; give --synthetic the --out "
+            "of `fastmrigan synth`"
+        )
     trained = None if run is None else load_generator(run)
     if label is None and trained is not None:
         label = trained.recipe.label
+    curves = [] if run is None else read_curves(run / "metrics.jsonl")
     ours = slice_sets.read_slice_set(real, label=label)
     theirs = slice_sets.read_slice_set(synthetic, limit=limit)
     same_size(ours, theirs)
+    if run is not None and trained is not None:
+        size_of_run(run, trained.recipe.size, ours)
     if len(ours.slices) < 4:
         raise UsageError(f"{real}: {len(ours.slices)} real slices, a split in halves needs 4")
     labelled = None
@@ -110,11 +122,23 @@ def evaluate(
         measures=found,
         neighbour_of=neighbour_of,
         neighbours=nearest_real(theirs.slices[neighbour_of], ours.slices),
-        curves=[] if run is None else read_metrics(run / "metrics.jsonl"),
+        curves=curves,
         warnings=sample_warnings(len(ours.slices), len(theirs.slices)),
         settings=settings(ours, theirs, seed, run, trained, classifier_data),
         versions=versions(),
     )
+
+
+def read_curves(path: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, each with the numbers drawn. Raises InputRejected."""
+    rows = read_metrics(path)
+    for number, row in enumerate(rows, 1):
+        for key in CURVES:
+            if not isinstance(row.get(key), int | float):
+                raise InputRejected(
+                    f"{path}: line {number} has no number {key}; delete it, or leave --run out"
+                )
+    return rows
 
 
 def same_size(one: SliceSet, other: SliceSet) -> None:
@@ -125,6 +149,15 @@ def same_size(one: SliceSet, other: SliceSet) -> None:
         ]
         raise UsageError(
             f"{' and '.join(sizes)} slices; prepare and generate both at the same size"
+        )
+
+
+def size_of_run(run: Path, size: int, real: SliceSet) -> None:
+    height, width = real.slices.shape[1:]
+    if (height, width) != (size, size):
+        raise UsageError(
+            f"{run} was trained on {size}x{size} slices, but {real.path} and the synthetic ones "
+            f"are {height}x{width}; give the run that made them, or leave --run out"
         )
 
 

@@ -49,7 +49,7 @@ def check_writable(out: Path) -> None:
     trial = beside(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        trial.write_bytes(b"")
+        trial.open("xb").close()  # never over a file that is there
         trial.unlink()
     except FileExistsError as error:
         raise UsageError(f"{out}: cannot be written: {error.filename} is a file") from error

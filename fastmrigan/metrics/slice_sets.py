@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastmrigan.errors import UsageError
+from fastmrigan.errors import InputRejected, UsageError
 from fastmrigan.imaging.dataset import PreparedDataset
 from fastmrigan.imaging.quantise import to_float
 from fastmrigan.runtime.shards import read_slices
@@ -39,7 +39,8 @@ def read_slice_set(path: Path, *, label: str | None = None, limit: int | None = 
     """A prepared dataset, or a folder of shards, PNG or NPZ as `fastmrigan synth` writes it.
 
     label: only slices of this label, prepared datasets alone; limit: the first so many slices of
-    a generated folder. Raises UsageError for a missing or empty folder or an unknown label.
+    a generated folder. Raises UsageError for a missing or empty folder or an unknown label,
+    InputRejected for a dataset whose bytes are not those of its fingerprint.
     """
     if not path.is_dir():
         raise UsageError(f"{path}: no such folder; give a prepared dataset or generated slices")
@@ -68,6 +69,7 @@ def read_labelled(path: Path) -> tuple[SliceSet, npt.NDArray[np.bool_]]:
 
 def _from_dataset(path: Path, label: str | None) -> SliceSet:
     dataset = PreparedDataset.open(path)
+    dataset.check_fingerprint()
     train = dataset.slices("train", label)  # [N, H, W]
     test = dataset.slices("test", label)  # [M, H, W]
     return SliceSet(
@@ -98,5 +100,13 @@ def _run_facts(path: Path) -> dict[str, Any]:
     run = path / "run.json"
     if not run.is_file():
         return {}
-    document = json.loads(run.read_text(encoding="utf-8"))
+    try:
+        document = json.loads(run.read_bytes())
+    except ValueError as error:
+        raise InputRejected(f"{run}: not JSON ({error}); generate the slices again") from error
+    if not isinstance(document, dict):
+        raise InputRejected(
+            f"{run}: not the run.json of `fastmrigan synth` (no JSON object); generate the slices "
+            "again"
+        )
     return {key: value for key, value in document.items() if isinstance(value, str | int | float)}

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fastmrigan.errors import UsageError
+from fastmrigan.errors import ModelRefused, UsageError
 from fastmrigan.runtime.backends import BackendOptions, choose, open_backend
-from fastmrigan.runtime.backends.base import Float32
+from fastmrigan.runtime.backends.base import Float32, reason
 from fastmrigan.runtime.latents import normal_latents
 from fastmrigan.runtime.model_file import ModelFile, read_model_file
+
+MAX_BATCH = 4096  # slices a call; more gains nothing and may not fit into memory
 
 
 class Generator:
@@ -31,8 +33,8 @@ class Generator:
         threads: int | None = None,
         batch: int = 64,
     ) -> None:
-        if batch < 1:
-            raise UsageError(f"batch {batch}: expected at least 1")
+        if not 1 <= batch <= MAX_BATCH:
+            raise UsageError(f"batch {batch}: expected 1 to {MAX_BATCH:,}")
         if threads is not None and threads < 1:
             raise UsageError(f"threads {threads}: expected at least 1")
         name, self.reason = choose(backend)
@@ -51,7 +53,7 @@ class Generator:
     def stream(self, count: int, seed: int = 0, first: int = 0) -> Iterator[Float32]:
         """The same slices, a batch at a time: float32 [<= batch, H, W]."""
         size = self.metadata.latent_size
-        if size is None:
+        if self.metadata.task != "sample" or size is None:
             raise UsageError(f"{self.model.path}: translates slices and cannot sample them")
         for start in range(first, first + count, self.batch):
             latents = normal_latents(seed, start, self.batch, size)  # [batch, latent]
@@ -78,7 +80,20 @@ class Generator:
         return out
 
     def _run(self, x: Float32) -> Float32:
-        return self.backend.run(x)[:, 0]  # [batch, H, W]
+        path, name = self.model.path, self.backend.name
+        try:
+            y = self.backend.run(x)
+        except Exception as error:  # engines raise their own kinds
+            raise ModelRefused(f"{path}: {name} cannot run it: {reason(error)}") from error
+        expected = (self.batch, 1, *self.metadata.slice_size)
+        if y.shape != expected:
+            raise ModelRefused(
+                f"{path}: makes {list(y.shape)} where its metadata says {list(expected)}; "
+                "export it again"
+            )
+        if not np.isfinite(y).all():
+            raise ModelRefused(f"{path}: makes NaN or infinite pixels on {name}; train it again")
+        return y[:, 0]  # [batch, H, W]
 
 
 def load(

@@ -32,6 +32,8 @@ from fastmrigan.runtime.machine import cpu_seconds, machine
 from fastmrigan.runtime.model_file import ModelFile, ModelMetadata, read_model_file
 
 SCHEMA_VERSION = 1
+KIND = "fastmrigan-bench"
+SHORTEST, LONGEST = 0.001, 86_400  # seconds of timed calls
 TAIL_NEEDS = 1000  # calls below which p99.9 would be little more than the largest one
 PHASES = ("start", "import", "load", "compile", "first")
 AGREEMENT = 1e-3  # fp32 engines further apart than this are not doing the same work
@@ -86,7 +88,7 @@ def bench(path: Path, options: BenchOptions) -> dict[str, Any]:
         ]
     return {
         "schema_version": SCHEMA_VERSION,
-        "kind": "fastmrigan-bench",
+        "kind": KIND,
         "began": began,
         "fastmrigan": __version__,
         "model": {
@@ -114,8 +116,10 @@ def check(options: BenchOptions) -> None:
         raise UsageError("bench: batch sizes are positive numbers, e.g. --batch 1,8,64")
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"bench: threads {options.threads}: expected at least 1")
-    if not options.seconds > 0:
-        raise UsageError(f"bench: seconds {options.seconds:g}: expected more than 0")
+    if not SHORTEST <= options.seconds <= LONGEST:
+        raise UsageError(
+            f"bench: seconds {options.seconds:g}: expected {SHORTEST:g} to {LONGEST} (a day)"
+        )
     for name in options.backends:
         if name not in BACKENDS:
             raise UsageError(

@@ -14,7 +14,7 @@ def machine() -> dict[str, Any]:
     """The hardware and system a figure belongs to; None for what this system does not tell."""
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     return {
-        "cpu": _proc_field("/proc/cpuinfo", "model name") or platform.processor() or None,
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "cores_usable": len(os.sched_getaffinity(0)),
         "governor": governor.read_text().strip() if governor.is_file() else None,
@@ -23,6 +23,11 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
     }
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    return _proc_field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
 
 
 def _proc_field(file: str, name: str) -> str | None:

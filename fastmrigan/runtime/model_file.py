@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fastmrigan import NOTICE
 from fastmrigan.errors import ModelRefused, UsageError
@@ -19,6 +19,18 @@ METADATA_KEY = "fastmrigan"
 SCHEMA_VERSION = 1
 INPUT_NAMES = {"sample": "latent", "translate": "source"}
 OUTPUT_NAME = "slice"
+
+
+ENGINES = {"onnxruntime", "openvino", "openvino-bf16"}
+
+
+class EngineFigures(BaseModel):
+    """What `parity` holds for one engine."""
+
+    version: str
+    device: str
+    max_abs_error: float  # on the [-1, 1] scale
+    psnr_db: float
 
 
 class ModelMetadata(BaseModel):
@@ -36,11 +48,19 @@ class ModelMetadata(BaseModel):
     grading: dict[str, Any]  # how the training slices came to [-1, 1]
     precision: str = "fp32"
     weights_sha256: str  # over the generator's parameters, see fastmrigan.export.onnx
+    graph_sha256: str  # over all of the file but its metadata, see onnx_wire.graph_sha256
     training_data: dict[str, Any]  # fingerprint, counts, labels
     training: dict[str, Any] = {}  # step, ema, seed
     parity: dict[str, Any]  # largest differences from PyTorch, by engine
     versions: dict[str, str]
     notice: str = NOTICE
+
+    @field_validator("parity")
+    @classmethod
+    def _engines(cls, parity: dict[str, Any]) -> dict[str, Any]:
+        for engine in ENGINES & parity.keys():
+            EngineFigures.model_validate(parity[engine])
+        return parity
 
     @property
     def input_name(self) -> str:
@@ -74,6 +94,7 @@ def read_model_file(path: str | Path) -> ModelFile:
     try:
         entries = onnx_wire.metadata(data)
         external = onnx_wire.has_external_data(data)
+        graph_sha256 = onnx_wire.graph_sha256(data)
     except onnx_wire.Malformed as error:
         raise ModelRefused(f"{path}: not a whole ONNX file ({error}); export it again") from error
     if external:
@@ -85,13 +106,19 @@ def read_model_file(path: str | Path) -> ModelFile:
         raise ModelRefused(
             f"{path}: has no fastmrigan metadata; write model files with `fastmrigan export`"
         )
-    return ModelFile(path, data, _parse(path, entries[METADATA_KEY]))
+    metadata = _parse(path, entries[METADATA_KEY])
+    if metadata.graph_sha256 != graph_sha256:
+        raise ModelRefused(
+            f"{path}: its graph is not the one that was exported (sha256 {graph_sha256[:12]}…, "
+            f"expected {metadata.graph_sha256[:12]}…): damaged or altered; export it again"
+        )
+    return ModelFile(path, data, metadata)
 
 
 def _parse(path: Path, text: str) -> ModelMetadata:
     try:
         document = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ModelRefused(f"{path}: its fastmrigan metadata is not JSON ({error})") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:

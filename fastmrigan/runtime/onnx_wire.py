@@ -8,6 +8,7 @@ https://protobuf.dev/programming-guides/encoding/.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -37,15 +38,29 @@ def metadata(data: bytes) -> dict[str, str]:
     """The model's metadata_props. Raises Malformed."""
     entries: dict[str, str] = {}
     has_graph = False
-    for number, _, value in _fields(memoryview(data)):
+    for number, _, value, _ in _fields(memoryview(data)):
         has_graph |= number == MODEL_GRAPH
         if number == MODEL_METADATA and isinstance(value, memoryview):
-            entry = {n: v for n, _, v in _fields(value) if isinstance(v, memoryview)}
+            entry = {n: v for n, _, v, _ in _fields(value) if isinstance(v, memoryview)}
             key, text = entry.get(ENTRY_KEY, b""), entry.get(ENTRY_VALUE, b"")
             entries[bytes(key).decode("utf-8", "replace")] = bytes(text).decode("utf-8", "replace")
     if not has_graph:
         raise Malformed("it holds no graph")
     return entries
+
+
+def graph_sha256(data: bytes) -> str:
+    """sha256 of everything but the metadata: each other top-level field, whole, in file order.
+
+    Raises Malformed.
+    """
+    total = hashlib.sha256()
+    message, start = memoryview(data), 0
+    for number, _, _, end in _fields(message):
+        if number != MODEL_METADATA:
+            total.update(message[start:end])
+        start = end
+    return total.hexdigest()
 
 
 def has_external_data(data: bytes) -> bool:
@@ -56,7 +71,7 @@ def has_external_data(data: bytes) -> bool:
 def _external(message: memoryview, kind: str, depth: int) -> bool:
     if depth > MAX_DEPTH:
         raise Malformed(f"graphs nested deeper than {MAX_DEPTH}")
-    for number, wire, value in _fields(message):
+    for number, wire, value, _ in _fields(message):
         if kind == "tensor":
             if number == TENSOR_EXTERNAL_DATA or (number == TENSOR_DATA_LOCATION and value == 1):
                 return True
@@ -67,8 +82,8 @@ def _external(message: memoryview, kind: str, depth: int) -> bool:
     return False
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """(field number, wire type, value) of each field, in order."""
+def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview, int]]:
+    """(field number, wire type, value, where it ends) of each field, in order."""
     at, end = 0, len(message)
     while at < end:
         tag, at = _varint(message, at)
@@ -89,7 +104,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
             raise Malformed(f"unknown wire type {wire}")
         if number == 0:
             raise Malformed("field number 0")
-        yield number, wire, value
+        yield number, wire, value, at
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from fastmrigan import NOTICE
 from fastmrigan.errors import InputRejected, UsageError
-from fastmrigan.files import beside, sync_folder, write_synced
+from fastmrigan.files import TMP, sync_folder, write_synced
 
 Slices = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -162,7 +162,7 @@ FORMATS = {
 def commit(folder: Path, fmt: Format, shard: Shard, slices: Slices, origin: Origin) -> None:
     """Puts a shard on the disk for good: written and fsynced aside, renamed, its folder fsynced."""
     final = folder / shard.name(fmt.suffix)
-    aside = beside(final)
+    aside = final.with_name(final.name + TMP)  # one writer a folder: the next one clears it up
     remove(aside)
     try:
         fmt.write(aside, shard, slices, origin)
@@ -185,11 +185,44 @@ DAMAGE = (tarfile.TarError, zipfile.BadZipFile, ValueError, EOFError, KeyError, 
 
 
 def read_slices(folder: str | Path) -> Iterator[tuple[int, Slices]]:
-    """Every slice of a finished or unfinished job: (index, uint8 or uint16 [H, W]), by index.
+    """Every slice of a finished job: (index, uint8 or uint16 [H, W]), by index, none left out.
 
-    Raises UsageError where the folder holds no shard, InputRejected where a shard is damaged.
+    Raises UsageError where the folder holds no shard or lacks some, InputRejected where a shard is
+    damaged.
     """
     folder = Path(folder)
+    expected = 0
+    for index, x in _read_all(folder):
+        if index != expected:
+            raise UsageError(
+                f"{folder}: slice {expected:,} is missing; finish the job with its `fastmrigan "
+                "synth` command"
+            )
+        if x.ndim != 2 or x.dtype not in (np.uint8, np.uint16):
+            raise InputRejected(
+                f"{folder}: slice {index} is {x.dtype} {list(x.shape)}, not uint8 or uint16 "
+                "[H, W]; make its shard again"
+            )
+        yield index, x
+        expected += 1
+    count = _planned(folder)
+    if count is not None and expected != count:
+        raise UsageError(
+            f"{folder}: holds {expected:,} of {count:,} slices; finish the job with its "
+            "`fastmrigan synth` command"
+        )
+
+
+def _planned(folder: Path) -> int | None:
+    """How many slices run.json promises; None without one."""
+    path = folder / "run.json"
+    try:
+        return int(json.loads(path.read_text())["count"]) if path.exists() else None
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputRejected(f"{path}: not a job's run.json ({error!r}); make it again") from error
+
+
+def _read_all(folder: Path) -> Iterator[tuple[int, Slices]]:
     shards = sorted(p for p in folder.glob("shard-*") if p.suffix in (".tar", ".npz", ""))
     if not shards:
         raise UsageError(f"{folder}: holds no shards; make some with `fastmrigan synth`")

@@ -6,9 +6,11 @@ states of the networks, optimisers and EMA, and the states of the random-number 
 
 from __future__ import annotations
 
+import contextlib
 import io
-import pickle
 import re
+import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ from fastmrigan.training.networks import (
 from fastmrigan.training.recipe import Recipe, check, load_recipe
 
 SCHEMA = 1
+KEYS = {"schema", "step", "elapsed", "recipe", "dataset", "networks", "torch_rng", "cuda_rng"}
+REMEDY = "move it away, and the run goes on from the one before it"
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def prune(run: Path, *, keep: int, milestones: set[int]) -> None:
 def load(run: Path, step: int | None = None) -> dict[str, Any] | None:
     """The checkpoint of `step`, or the newest; None where the run has none yet.
 
-    UsageError for a step that was not kept; ModelRefused for an unreadable or newer file.
+    UsageError for a step that was not kept; ModelRefused for a damaged or newer file.
     """
     steps = steps_of(run)
     if step is None:
@@ -105,28 +109,53 @@ def load(run: Path, step: int | None = None) -> dict[str, Any] | None:
         known = ", ".join(map(str, steps)) or "none"
         raise UsageError(f"{run}: no checkpoint of step {step}; kept are {known}")
     path = path_of(run, step)
-    try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise ModelRefused(
-            f"{path}: not a readable checkpoint; move it away to go on from the one before it"
-        ) from error
-    if not isinstance(document, dict) or "schema" not in document:
-        raise ModelRefused(f"{path}: not a checkpoint of fastmrigan")
-    if document["schema"] > SCHEMA:
-        raise ModelRefused(
-            f"{path}: checkpoint schema {document['schema']}, this version reads up to {SCHEMA}; "
-            "update fastmrigan"
-        )
+    with path.open("rb") as file, damage_refused(path):
+        # torch.load skips the checksums of the zip file, and would take flipped weights as they are
+        with zipfile.ZipFile(file) as archive:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile
+        file.seek(0)
+        document = torch.load(file, map_location="cpu", weights_only=True)
+        if not isinstance(document, dict) or "schema" not in document:
+            raise ModelRefused(f"{path}: not a checkpoint of fastmrigan; {REMEDY}")
+        if document["schema"] > SCHEMA:
+            raise ModelRefused(
+                f"{path}: checkpoint schema {document['schema']}, this version reads up to "
+                f"{SCHEMA}; update fastmrigan"
+            )
+        if not document.keys() >= KEYS:
+            missing = ", ".join(sorted(KEYS - document.keys()))
+            raise ModelRefused(f"{path}: not a whole checkpoint ({missing} missing); {REMEDY}")
+        check(document["recipe"], "its recipe")
     return document
 
 
-def restore(document: dict[str, Any], networks: Networks) -> None:
-    """Puts a checkpoint's networks, optimisers, EMA and random-number states in place."""
-    networks.load_state(document["networks"])
-    torch.set_rng_state(document["torch_rng"])
-    if document["cuda_rng"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(document["cuda_rng"])
+@contextlib.contextmanager
+def damage_refused(path: Path) -> Iterator[None]:
+    """Turns what reading a damaged checkpoint raises into ModelRefused.
+
+    Which exception a flipped byte ends in (of zipfile, pickle, torch, or a recipe's UsageError) is
+    up to where it lies, so all but a lack of memory are taken for damage.
+    """
+    try:
+        yield
+    except (ModelRefused, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        fact = str(error) if isinstance(error, UsageError) else type(error).__name__
+        raise ModelRefused(f"{path}: not a readable checkpoint ({fact}); {REMEDY}") from error
+
+
+def restore(run: Path, document: dict[str, Any], networks: Networks) -> None:
+    """Puts a checkpoint's networks, optimisers, EMA and random-number states in place.
+
+    ModelRefused where they do not fit.
+    """
+    with damage_refused(path_of(run, document["step"])):
+        networks.load_state(document["networks"])
+        torch.set_rng_state(document["torch_rng"])
+        if document["cuda_rng"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(document["cuda_rng"])
 
 
 def load_generator(run: Path, *, step: int | None = None, ema: bool = True) -> LoadedGenerator:
@@ -137,7 +166,8 @@ def load_generator(run: Path, *, step: int | None = None, ema: bool = True) -> L
     """
     document, recipe = required(run, step)
     generator = make_generator(recipe)
-    generator.load_state_dict(document["networks"]["ema" if ema else "generator"])
+    with damage_refused(path_of(run, document["step"])):
+        generator.load_state_dict(document["networks"]["ema" if ema else "generator"])
     if not ema:
         running_mean.calibrate(generator, recipe.generator.latent, recipe.seed)
     return LoadedGenerator(
@@ -149,7 +179,8 @@ def load_discriminator(run: Path, *, step: int | None = None) -> LoadedDiscrimin
     """The discriminator of a run's checkpoint; errors as in `load_generator`."""
     document, recipe = required(run, step)
     discriminator = make_discriminator(recipe)
-    discriminator.load_state_dict(document["networks"]["discriminator"])
+    with damage_refused(path_of(run, document["step"])):
+        discriminator.load_state_dict(document["networks"]["discriminator"])
     return LoadedDiscriminator(
         frozen(discriminator), recipe, int(document["step"]), dict(document["dataset"])
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from fastmrigan.errors import InputRejected
 from fastmrigan.files import write_whole
 
 
@@ -54,8 +55,22 @@ def as_line(row: dict[str, Any]) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, none where there is no file; a last line cut short is dropped."""
+    """The rows of metrics.jsonl, none where there is no file; a last line cut short is dropped.
+
+    InputRejected for any other line that is no row with a step.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):  # ValueError: not JSON, or not even text
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            raise InputRejected(
+                f"{path}: line {number} is not a row of metrics; delete the line (its step is then "
+                "missing from the curves, nothing else)"
+            )
+        rows.append(row)
+    return rows

@@ -60,13 +60,13 @@ def train(
         networks = build(recipe, torch.device(device))
         first_step, earlier = 0, 0.0
         if resumed is not None:
-            checkpoint.restore(resumed, networks)
+            checkpoint.restore(run, resumed, networks)
             first_step, earlier = int(resumed["step"]), float(resumed["elapsed"])
-        write_config(run, recipe)
         session = Session(recipe, data, run, networks, torch.device(device), first_step, earlier)
         if last_step is not None and first_step >= last_step:
             return session.result()
         with MetricsLog(run, first_step) as session.log:
+            write_config(run, recipe)
             session.go_on(last_step, minutes, signal, resume_command)
         return session.result()
 

@@ -14,7 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -30,31 +29,36 @@ FREE_ON_RESUME = frozenset(
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def power_of_two(size: int) -> int:
-    if size < 16 or size & (size - 1):
-        raise ValueError("must be a power of two of at least 16")
+    if not 16 <= size <= 1024 or size & (size - 1):
+        raise ValueError("must be a power of two from 16 to 1024")
     return size
+
+
+Width = Annotated[int, Field(ge=1, le=1024)]  # channels
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Generator(Section):
     network: Literal["dcgan"]
-    latent: PositiveInt = 100  # numbers a slice is drawn from, N(0, 1)
-    width: PositiveInt = 64  # channels before the last layer
+    latent: Annotated[int, Field(ge=1, le=65536)] = 100  # numbers a slice is drawn from, N(0, 1)
+    width: Width = 64  # channels before the last layer
 
 
 class Discriminator(Section):
     network: Literal["dcgan"]
-    width: PositiveInt = 64  # channels after the first layer
+    width: Width = 64  # channels after the first layer
 
 
 class Optimiser(Section):
     name: Literal["adam"] = "adam"
     generator_lr: PositiveFloat = 2e-4
     discriminator_lr: PositiveFloat = 2e-4
-    betas: tuple[float, float] = (0.5, 0.999)
+    betas: tuple[Beta, Beta] = (0.5, 0.999)
 
 
 class Ema(Section):
@@ -95,7 +99,7 @@ class Recipe(Section):
     steps: PositiveInt | None = None
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; losses and weights stay fp32
     channels_last: bool = True  # memory layout of the activations; the same mathematics
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     checkpoint_every: PositiveInt = 500  # steps
     keep_checkpoints: PositiveInt = 2  # newest ones; those of plot_epochs are kept beside them
     sample_every: PositiveInt = 250  # steps
@@ -190,7 +194,7 @@ def apply_override(document: dict[str, Any], override: str) -> None:
         raise UsageError(f"--set {override!r}: no field {key!r} in the recipe{nearest(key)}")
     try:
         section[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits
         raise UsageError(f"--set {override!r}: the value is not readable as YAML") from error
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,7 +51,7 @@ def dicom_without_pixels(path: Path) -> None:
 
 FILES = [
     ("cut.png", truncated_png, "truncated"),
-    ("words.png", text_png, "not"),
+    ("words.png", text_png, "not a PNG, JPEG, TIFF, DICOM or NIfTI image"),
     ("dot.png", one_pixel, "1x1"),
     ("empty.dcm", dicom_without_pixels, "pixel"),
 ]
@@ -58,10 +60,12 @@ FILES = [
 def assert_one_line(done: subprocess.CompletedProcess[str], code: int, *told: str) -> None:
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("fastmrigan: ")]
-    assert len(errors) == 1, done.stderr
+    progress = ("starting at", " files in ", " slices in ")
+    *before, last = done.stderr.strip().splitlines()
+    assert all(any(mark in line for mark in progress) for line in before), done.stderr
+    assert last.startswith("fastmrigan: ")
     for text in told:
-        assert text in errors[0]
+        assert text in last
 
 
 @pytest.mark.parametrize(("name", "make", "fact"), FILES)
@@ -111,7 +115,8 @@ def test_an_unwritable_output_is_named(fastmrigan: Run, tmp_path, write_model, w
     (tmp_path / "file").write_text("in the way")
     out = tmp_path / "file" / "out"  # no folder can be made below a file, root or not
     command = commands_that_write(write_model(), tmp_path / "in", out)[which]
-    assert_one_line(fastmrigan(*command), 2, "file")
+    assert_one_line(fastmrigan(*command), 2, str(tmp_path / "file"), "file")
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
 @pytest.mark.parametrize("command", ["synth", "bench", "info"])
@@ -128,6 +133,50 @@ def test_a_wrong_backend_name_is_named(fastmrigan: Run, tmp_path, write_model, c
     more = {"synth": ["--count", 4, "--out", tmp_path / "out"], "bench": ["--no-plot"]}[command]
     done = fastmrigan(command, write_model(), "--backend", "magic", *more)
     assert_one_line(done, 2, "magic", "openvino")
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["synth"], "model"),
+        (["nonsense"], "nonsense"),
+        (["phantom", "--count", "five", "--out", "x"], "--count"),
+    ],
+)
+def test_wrong_usage_is_one_line_too(fastmrigan: Run, command, told):
+    assert_one_line(fastmrigan(*command), 2, told)
+
+
+def test_an_unknown_instruction_set_is_one_line(fastmrigan: Run, monkeypatch, tmp_path):
+    monkeypatch.setenv("FASTMRIGAN_ISA", "sse9")
+    (tmp_path / "in").mkdir()
+    good_png(tmp_path / "in" / "good.png")
+    done = fastmrigan("prepare", tmp_path / "in", "--out", tmp_path / "out")
+    assert_one_line(done, 2, "FASTMRIGAN_ISA=sse9: expected baseline")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_says_so(tmp_path, number):
+    command = [sys.executable, "-m", "fastmrigan", "phantom", "--count", "100000"]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "out").rglob("*.png")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.splitlines()[-1].startswith("fastmrigan: interrupted")
+    assert "Traceback" not in stderr
+
+
+def test_a_reader_that_goes_away_is_no_bug():
+    script = f"{sys.executable} -m fastmrigan --help | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode in (0, 141)
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(

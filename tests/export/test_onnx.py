@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from onnx.reference import ReferenceEvaluator
 
 from fastmrigan.cli.export import export as export_command
 from fastmrigan.cli.info import info as info_command
-from fastmrigan.errors import CheckFailed, ModelRefused, UsageError
+from fastmrigan.errors import CheckFailed, Interrupted, ModelRefused, UsageError
 from fastmrigan.export import onnx as exporter
 from fastmrigan.export.onnx import Exported, GeneratorFacts, check_graph, export_generator
+from fastmrigan.files import beside
 from fastmrigan.runtime import load
 from fastmrigan.runtime.model_file import read_model_file
+from fastmrigan.runtime.onnx_wire import graph_sha256
 from fastmrigan.training import checkpoint, networks
 from fastmrigan.training.recipe import load_recipe
 
@@ -172,10 +175,79 @@ def test_the_tolerance_is_the_callers(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(exporter, "build_graph", lambda *_: perturbed(graph, 5.0))
-    made = export_generator(module, tmp_path / "loose.onnx", FACTS, tolerance=2.0)
-    assert made.metadata.parity["tolerance"] == 2.0
-    assert 1e-3 < made.metadata.parity["max_abs_error"] <= 2.0
+    monkeypatch.setattr(exporter, "build_graph", lambda *_: perturbed(graph, 0.01))
+    made = export_generator(module, tmp_path / "loose.onnx", FACTS, tolerance=0.1)
+    assert made.metadata.parity["tolerance"] == 0.1
+    assert 1e-3 < made.metadata.parity["max_abs_error"] <= 0.1
+
+
+@pytest.mark.parametrize("tolerance", [np.inf, np.nan, -np.inf, -1e-4, 0.11])
+def test_a_tolerance_that_is_no_gate_is_refused(
+    run: Path, module: torch.nn.Module, tmp_path: Path, tolerance: float
+) -> None:
+    out = tmp_path / "m.onnx"
+    for use in (
+        lambda: exporter.export_run(run, out, tolerance=tolerance),
+        lambda: export_generator(module, out, FACTS, tolerance=tolerance),
+    ):
+        with pytest.raises(UsageError, match=r"--tolerance .*: expected 0 to 0\.1"):
+            use()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("times", [1, 2])  # the second one ends the work at once
+def test_a_signal_leaves_nothing_written(
+    graph: onnx.ModelProto,
+    module: torch.nn.Module,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    times: int,
+) -> None:
+    def stopped(*_: object) -> onnx.ModelProto:
+        try:
+            for _time in range(times):
+                signal.raise_signal(number)
+        except KeyboardInterrupt as error:  # as torch.export does
+            raise RuntimeError("TorchExportError") from error
+        return perturbed(graph, 0.0)
+
+    monkeypatch.setattr(exporter, "build_graph", stopped)
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=r"m\.onnx: not written, stopped by a signal"):
+        export_generator(module, tmp_path / "m.onnx", FACTS)
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) == before
+
+
+def test_the_metadata_knows_the_graphs_bytes(exported: Exported, graph: onnx.ModelProto) -> None:
+    graph.ClearField("metadata_props")
+    bare = graph.SerializeToString(deterministic=True)
+    assert exported.metadata.graph_sha256 == hashlib.sha256(bare).hexdigest()
+    assert exported.metadata.graph_sha256 == graph_sha256(exported.path.read_bytes())
+
+
+def test_a_flipped_weight_is_refused(
+    exported: Exported, graph: onnx.ModelProto, tmp_path: Path
+) -> None:
+    data = bytearray(exported.path.read_bytes())
+    data[data.index(graph.graph.initializer[0].raw_data) + 3] ^= 0x40
+    (tmp_path / "m.onnx").write_bytes(data)
+    with pytest.raises(ModelRefused, match=r"m\.onnx: "):
+        read_model_file(tmp_path / "m.onnx")
+
+
+def test_a_file_in_the_way_is_not_deleted(
+    module: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "m.onnx"
+    mine = beside(out)
+    mine.write_text("mine")
+    monkeypatch.setattr(exporter, "beside", lambda _: mine)
+    with pytest.raises(UsageError, match=r"m\.onnx: cannot be written \(File exists\)"):
+        export_generator(module, out, FACTS)
+    assert mine.read_text() == "mine"
 
 
 def external(graph: onnx.ModelProto) -> None:

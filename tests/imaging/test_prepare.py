@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -264,6 +266,35 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(KeyboardInterrupt):
         prepare(source, tmp_path / "out", PrepareOptions(size=32))
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "kept"),
+    [("gone", False), ("ourselves", False), ("parent", True), ("foreign", True)],
+)
+def test_what_killed_processes_left_is_removed(tmp_path: Path, owner: str, kept: bool) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    numbers = {"gone": gone.pid, "ourselves": os.getpid(), "parent": os.getppid()}
+    left = tmp_path / f".out.making-{numbers.get(owner, '12-mine')}"
+    left.mkdir()
+    (left / "slices.npy").write_bytes(b"x")
+    prepare(folder(tmp_path / "in", 3), tmp_path / "out", PrepareOptions(size=32))
+    assert left.exists() == kept
+
+
+def test_all_is_on_the_disk_before_it_appears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    def record(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    monkeypatch.setattr(os, "fsync", record)
+    prepare(folder(tmp_path / "in", 3), tmp_path / "out", PrepareOptions(size=32))
+    assert {p.name for p in (tmp_path / "out").iterdir()} <= set(synced)
+    assert synced[-2:] == [f".out.making-{os.getpid()}", tmp_path.name]
 
 
 def test_the_output_may_lie_in_the_source(tmp_path: Path) -> None:

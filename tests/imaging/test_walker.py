@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fastmrigan.errors import UsageError
 from fastmrigan.imaging.walker import Refused, printable, stem, suffix, walk
 
 
@@ -53,6 +54,15 @@ def test_links_and_pipes(tmp_path: Path) -> None:
         "self.png": "a link that leads nowhere (Too many levels of symbolic links)",
     }
     assert found.ignored == {"linked folder": 1}
+
+
+@pytest.mark.parametrize("root", ["", "p"])
+def test_a_whole_phantom_is_refused(tmp_path: Path, root: str) -> None:
+    make(tmp_path, "p/phantom.json", "p/manifest.csv")
+    make(tmp_path, *(f"p/{name}/normal/a.png" for name in ("t1", "t2", "tissue", "tumour_mask")))
+    with pytest.raises(UsageError, match=r"p: the output of .*: \S*/p/t1 or \S*/p/t2$"):
+        walk(tmp_path / root)
+    assert [name for name, _ in walk(tmp_path / "p" / "t2").files] == ["normal/a.png"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")

@@ -96,7 +96,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         {"tumour": discs(60, 0, tumour=True), "normal": discs(60, 1, tumour=False)},
     )
     synthetic = write_shards(folder / "synthetic", discs(50, 2, tumour=True))
-    (synthetic / "run.json").write_text('{"seed": 7, "model_sha256": "<abc>", "plan": {"x": 1}}')
+    (synthetic / "run.json").write_text(
+        '{"seed": 7, "count": 50, "model_sha256": "<abc>", "plan": {"x": 1}}'
+    )
     settings = ["generator.width=8", "discriminator.width=8", "batch=8", "precision=fp32"]
     recipe = load_recipe("phantom-quick", [*settings, "label=tumour", "steps=12"])
     train(recipe, load_training_data(data, recipe), folder / "run", device="cpu")

@@ -1,6 +1,7 @@
 """`fastmrigan evaluate`: the numbers, the page, the errors."""
 
 import json
+import shutil
 from functools import partial
 from html import escape
 from html.parser import HTMLParser
@@ -17,6 +18,7 @@ from fastmrigan.errors import InputRejected, UsageError
 from fastmrigan.imaging.quantise import to_uint8
 from fastmrigan.metrics import measures
 from fastmrigan.metrics.evaluation import evaluate, sample_warnings
+from fastmrigan.metrics.report import check_writable
 from fastmrigan.metrics.slice_sets import read_slice_set
 from fastmrigan.runtime import shards
 
@@ -58,7 +60,7 @@ def report(world, tmp_path_factory):
 def test_numbers(report):
     _, numbers, _ = report
     found = {key: measure["value"] for key, measure in numbers["measures"].items()}
-    assert numbers["schema"] == 1
+    assert (numbers["schema"], numbers["kind"]) == (1, "fastmrigan-evaluation")
     assert numbers["notice"] == "for research; not for diagnosis"
     assert found["fd_random_floor"] > 0
     assert found["fd_random"] < 0.25 * found["fd_random_untrained"]
@@ -232,6 +234,68 @@ def test_damaged_shard(tmp_path, make):
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(InputRejected, match=r"shard-000000.tar: not a whole shard"):
         read_slice_set(folder)
+
+
+def test_damaged_dataset(tmp_path, world, make):
+    data = make.dataset(tmp_path / "data", {"tumour": make.discs(8, 0, tumour=True)})
+    content = bytearray((data / "slices.npy").read_bytes())
+    content[-1] ^= 1
+    (data / "slices.npy").write_bytes(content)
+    with pytest.raises(InputRejected, match=r"data: a damaged data set \(its bytes are not"):
+        evaluate(data, world.synthetic)
+
+
+def test_a_dataset_is_not_synthetic(world):
+    with pytest.raises(UsageError, match=r"data: a prepared dataset, which holds real slices"):
+        evaluate(world.data, world.data)
+
+
+def test_the_size_of_the_run(tmp_path, world, make):
+    small = make.discs(8, 0, tumour=True, size=32)
+    data = make.dataset(tmp_path / "data", {"tumour": small})
+    made = make.shards(tmp_path / "made", small)
+    with pytest.raises(UsageError, match=r"run was trained on 64x64 .*data and .* are 32x32"):
+        evaluate(data, made, run=world.run)
+
+
+@pytest.mark.parametrize("line", ["garbage", '{"step": 2}', '{"step": 2, "epoch": "x"}'])
+def test_damaged_metrics_of_the_run(tmp_path, world, line):
+    run = tmp_path / "run"
+    shutil.copytree(world.run, run)
+    first = (run / "metrics.jsonl").read_text().splitlines()[0]
+    (run / "metrics.jsonl").write_text(f"{first}\n{line}\n")
+    with pytest.raises(InputRejected, match=r"run/metrics.jsonl: line 2 "):
+        evaluate(world.data, world.synthetic, run=run)
+
+
+@pytest.mark.parametrize(
+    ("content", "fact"), [(b"[1]", "no JSON object"), (b"xx", "not JSON"), (b"\xff", "not JSON")]
+)
+def test_damaged_run_json(tmp_path, make, content, fact):
+    made = make.shards(tmp_path / "made", make.discs(4, 0, tumour=True))
+    (made / "run.json").write_bytes(content)
+    with pytest.raises(InputRejected, match=rf"run.json: .*{fact}"):
+        read_slice_set(made, limit=4)
+
+
+def test_a_foreign_json_beside_the_page_stays(world, tmp_path, make):
+    data = make.dataset(tmp_path / "data", {"tumour": make.discs(8, 0, tumour=True)})
+    before = (data / "dataset.json").read_bytes()
+    given = ("--real", data, "--synthetic", world.synthetic, "--out")
+    with pytest.raises(UsageError, match=r"dataset.json: is there already .* give --out another"):
+        invoke(*given, data / "dataset.html")
+    assert (data / "dataset.json").read_bytes() == before
+    for _ in range(2):  # its own report is replaced
+        invoke(*given, tmp_path / "r.html")
+
+
+def test_trying_to_write_leaves_the_files_of_others(tmp_path, monkeypatch):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    monkeypatch.setattr("fastmrigan.metrics.report.beside", lambda path: precious)
+    with pytest.raises(UsageError, match="precious is a file"):
+        check_writable(tmp_path / "r.html")
+    assert precious.read_text() == "mine"
 
 
 def test_unwritable_targets(world, tmp_path):

@@ -125,6 +125,12 @@ def test_seeds_and_indices_outside_64_bits_are_refused(bad):
         normal_latents(0, bad, 1, 4)
 
 
+@pytest.mark.parametrize(("count", "dim"), [(2**31, 2**33), (2**62, 4), (-1, 4)])
+def test_sizes_beyond_memory_are_refused(count, dim):
+    with pytest.raises(ValueError, match="philox_normal"):
+        _core.philox_normal(0, 0, count, dim)
+
+
 @pytest.mark.gpu
 def test_cuda_makes_the_same_bits():
     torch = pytest.importorskip("torch")

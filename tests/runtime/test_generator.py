@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tiny_model as tiny
+from onnx import numpy_helper
 
 from fastmrigan.errors import ModelRefused, UsageError
 from fastmrigan.runtime import load
@@ -71,7 +72,7 @@ def test_wrong_slices_to_translate_are_refused(write_model):
     [
         ({"backend": "magic"}, "'magic': unknown; choose one of auto, openvino"),
         ({"precision": "fp12"}, "precision 'fp12'"),
-        ({"batch": 0}, "batch 0: expected at least 1"),
+        ({"batch": 0}, "batch 0: expected 1 to 4,096"),
         ({"threads": 0}, "threads 0: expected at least 1"),
         ({"backend": "onnxruntime", "precision": "bf16"}, "offers auto, fp32"),
     ],
@@ -115,8 +116,36 @@ def test_auto_takes_bf16_only_where_the_file_vouches_for_it(write_model, measure
     ov = pytest.importorskip("openvino")
     if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor has no bf16 arithmetic")
-    document = tiny.metadata(parity={"openvino-bf16": {"psnr_db": measured_db}})
+    figures = {"version": "", "device": "", "max_abs_error": 0.1, "psnr_db": measured_db}
+    document = tiny.metadata(parity={"openvino-bf16": figures})
     assert load(write_model(document)).backend.precision == taken
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        (
+            {"slice_size": [32, 8]},
+            r"makes \[2, 1, 16, 16\] where its metadata says \[2, 1, 32, 8\]",
+        ),
+        ({"latent_size": 9}, "cannot run it"),
+    ],
+)
+def test_a_graph_that_is_not_what_its_metadata_says_is_refused(
+    write_model, backend, claim, message
+):
+    with pytest.raises(ModelRefused, match=message):
+        load(write_model(tiny.metadata(**claim)), backend, batch=2).sample(1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_generator_of_nan_is_refused(write_model, backend):
+    graph = tiny.tiny_graph()
+    broken = numpy_helper.from_array(tiny.weights() * np.float32(np.nan), "weights")
+    graph.graph.initializer[0].CopyFrom(broken)
+    with pytest.raises(ModelRefused, match="makes NaN or infinite pixels"):
+        load(write_model(graph=graph), backend).sample(1)
 
 
 @pytest.mark.parametrize("module", ["fastmrigan", "fastmrigan.imaging", "fastmrigan.runtime"])

@@ -20,6 +20,7 @@ from fastmrigan.runtime import latency
 from fastmrigan.runtime.backends import BACKENDS
 from fastmrigan.runtime.latency import BenchOptions, percentiles
 from fastmrigan.runtime.model_file import METADATA_KEY, ModelMetadata, read_model_file
+from fastmrigan.runtime.onnx_wire import graph_sha256
 
 
 def write_model(path: Path, task: str) -> Path:
@@ -52,6 +53,7 @@ def write_model(path: Path, task: str) -> Path:
         slice_size=(4, 4),
         grading={},
         weights_sha256="0" * 64,
+        graph_sha256=graph_sha256(model.SerializeToString()),
         training_data={},
         parity={},
         versions={},
@@ -178,7 +180,9 @@ def test_engines_that_disagree_are_not_timed(model: Path, monkeypatch: pytest.Mo
         (BenchOptions(batches=(0, 1)), "batch sizes are positive"),
         (BenchOptions(batches=()), "batch sizes are positive"),
         (BenchOptions(threads=0), "threads 0: expected at least 1"),
-        (BenchOptions(seconds=0), "seconds 0: expected more than 0"),
+        (BenchOptions(seconds=0), r"seconds 0: expected 0\.001 to 86400 \(a day\)"),
+        (BenchOptions(seconds=1e-12), "seconds 1e-12: expected"),
+        (BenchOptions(seconds=float("inf")), "seconds inf: expected"),
         (BenchOptions(seconds=float("nan")), "seconds nan"),
     ],
 )
@@ -202,6 +206,18 @@ def test_command_writes_json_and_plot(
     assert (out / "bench.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((out / "bench.json").read_text())["settings"]["threads"] == 1
     assert f"wrote {out / 'bench.json'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ['{"schema": 1}', "[1]", "xx", '{"kind": "other"}'])
+def test_foreign_json_is_not_overwritten(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.setattr(latency, "bench", lambda *_: pytest.fail("measured"))
+    path = tmp_path / "dataset.json"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=r"dataset.json: is there already .* give --json another"):
+        bench_command(model, json_file=path, plot=False)
+    assert path.read_text() == content
 
 
 def test_missing_matplotlib_is_said_before_measuring(

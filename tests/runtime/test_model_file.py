@@ -42,6 +42,8 @@ def test_metadata_equals_the_onnx_package(write_model):
         (tiny.metadata(surprise=1), "wrong at surprise"),
         (tiny.metadata(latent_size=None), "must state latent_size"),
         (tiny.metadata(latent_size=0), "wrong at latent_size"),
+        (tiny.metadata(parity={"openvino-bf16": "x"}), "wrong at parity"),
+        ("[" * 200_000, "is not JSON"),
     ],
 )
 def test_wrong_metadata_is_refused(write_model, document, message):
@@ -50,6 +52,20 @@ def test_wrong_metadata_is_refused(write_model, document, message):
         read_model_file(path)
     assert str(path) in str(refused.value)
     assert refused.value.exit_code == 5
+
+
+def test_a_flipped_byte_is_refused_wherever_it_falls(write_model):
+    path = write_model()
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 61):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+        try:
+            model = read_model_file(path)
+        except ModelRefused:
+            continue
+        # Only the metadata's own free text may differ unnoticed: the graph cannot.
+        assert model.metadata.graph_sha256 == read_model_file(write_model()).metadata.graph_sha256
+        path = write_model()
 
 
 def test_every_truncation_is_refused_or_lacks_metadata(write_model):

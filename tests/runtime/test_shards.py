@@ -105,6 +105,25 @@ def test_a_damaged_shard_is_named(tmp_path, fmt, name):
         list(read_slices(tmp_path))
 
 
+def test_an_unfinished_job_is_named(tmp_path):
+    for shard in list(Plan(10, 4))[:2]:
+        commit(tmp_path, FORMATS["shard"], shard, some_slices(4), ORIGIN)
+    (tmp_path / "run.json").write_text('{"count": 10}')
+    with pytest.raises(UsageError, match="holds 8 of 10 slices; finish the job"):
+        list(read_slices(tmp_path))
+    (tmp_path / "shard-000000.tar").unlink()
+    with pytest.raises(UsageError, match="slice 0 is missing"):
+        list(read_slices(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["[1]", "xx", '{"count": "many"}'])
+def test_a_damaged_run_json_is_named(tmp_path, text):
+    commit(tmp_path, FORMATS["shard"], Shard(0, 0, 2), some_slices(2), ORIGIN)
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(InputRejected, match=r"run\.json: not a job's"):
+        list(read_slices(tmp_path))
+
+
 def test_a_folder_without_shards_is_named(tmp_path):
     with pytest.raises(UsageError, match="holds no shards; make some"):
         list(read_slices(tmp_path))

@@ -18,6 +18,7 @@ def metadata(**changes: object) -> dict[str, object]:
         "slice_size": [SIZE, SIZE],
         "grading": {"method": "minmax"},
         "weights_sha256": "0" * 64,
+        "graph_sha256": "filled in by write_model",
         "training_data": {"fingerprint": "none"},
         "parity": {},
         "versions": {},

@@ -2,12 +2,13 @@
 
 import json
 import math
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 
-from fastmrigan.errors import CheckFailed, ModelRefused, UsageError
+from fastmrigan.errors import CheckFailed, InputRejected, ModelRefused, UsageError
 from fastmrigan.training import checkpoint, loop
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.logging import read_metrics
@@ -145,9 +146,11 @@ def test_no_bound_is_an_error(tmp_path, data):
 
 def test_a_finished_run_stays_as_it_is(tmp_path, data):
     train(tiny("steps=3"), data, tmp_path)
-    before = checkpoint.path_of(tmp_path, 3).read_bytes()
+    watched = checkpoint.path_of(tmp_path, 3), tmp_path / "config.yaml"
+    before = [path.read_bytes() for path in watched]
     assert train(tiny("steps=3"), data, tmp_path).steps_now == 0
-    assert checkpoint.path_of(tmp_path, 3).read_bytes() == before
+    assert train(tiny("steps=2"), data, tmp_path).steps_now == 0
+    assert [path.read_bytes() for path in watched] == before
 
 
 @pytest.mark.parametrize(
@@ -190,12 +193,78 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, data, monkeypatch):
     )
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path, data):
-    train(tiny("steps=1"), data, tmp_path)
-    path = checkpoint.path_of(tmp_path, 1)
+def cut_short(path):
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ModelRefused, match=r"step_0000001\.pt: not a readable checkpoint"):
-        train(tiny("steps=2"), data, tmp_path)
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def weight_flipped(path):
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+    content = bytearray(path.read_bytes())
+    content[largest.header_offset + 500] ^= 0x40  # past the header and its padding to 64 bytes
+    path.write_bytes(content)
+
+
+def every_80th_byte_flipped(path):
+    content = bytearray(path.read_bytes())
+    content[::80] = bytes(byte ^ 0xFF for byte in content[::80])
+    path.write_bytes(content)
+
+
+def saved_again(change):
+    """Damage that the zip file's checksums do not show."""
+
+    def spoil(path):
+        document = torch.load(path, weights_only=True)
+        change(document)
+        torch.save(document, path)
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        cut_short,
+        emptied,
+        weight_flipped,
+        every_80th_byte_flipped,
+        saved_again(lambda document: document.pop("step")),
+        saved_again(lambda document: document.update(schema="one")),
+        saved_again(lambda document: document["recipe"].update(batch=-1)),
+        saved_again(lambda document: document["networks"].pop("ema")),
+        saved_again(lambda document: document["networks"]["ema"].popitem()),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(tmp_path, data, spoil):
+    train(tiny("steps=2", "checkpoint_every=1"), data, tmp_path)
+    path = checkpoint.path_of(tmp_path, 2)
+    spoil(path)
+    for use in (lambda: train(tiny("steps=3"), data, tmp_path), lambda: load_ema(tmp_path)):
+        with pytest.raises(ModelRefused, match=r"step_0000002\.pt: not a .*; move it away, and"):
+            use()
+    path.rename(tmp_path / "away")
+    assert load_ema(tmp_path).step == 1  # the remedy
+
+
+def load_ema(run):
+    return checkpoint.load_generator(run)
+
+
+@pytest.mark.parametrize("garbage", [b"{]", b"\xff\xfe", b"[1]", b'{"epoch": 1}', b""])
+def test_a_faulty_line_of_metrics_is_named(tmp_path, data, garbage):
+    train(tiny("steps=2"), data, tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    first, second = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([first, garbage, second, b""]))
+    with pytest.raises(InputRejected, match=r"metrics\.jsonl: line 2 is not .*; delete the line"):
+        train(tiny("steps=3"), data, tmp_path)
+    path.write_bytes(b"\n".join([first, second, b""]))
+    assert train(tiny("steps=3"), data, tmp_path).steps_now == 1  # the remedy
 
 
 def test_loading_networks_of_a_run(tmp_path, data):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import yaml
 from PIL import Image
 
 from fastmrigan.cli import main
+from fastmrigan.cli.demo import steps as demo_steps
 from fastmrigan.training import checkpoint
 from fastmrigan.training.logging import read_metrics
 from fastmrigan.training.recipe import Recipe
@@ -131,6 +133,27 @@ def test_errors_are_one_line(command, arguments, text):
     code, _, errors = command("train", *arguments)
     assert code == 2
     assert re.fullmatch(rf"fastmrigan: .*{text}.*\n", errors), errors
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("seed=99999999999999999999999", "seed: "),
+        ("optimiser.betas=[1.5,2]", r"optimiser\.betas\.0: "),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would(command, setting, text):
+    code, _, errors = command("train", "tumour-dcgan64", "--dry-run", "--set", setting)
+    assert code == 2
+    assert re.search(text, errors), errors
+
+
+@pytest.mark.parametrize("folder", ["-weird", "demo", "a b"])
+def test_the_demos_folder_is_never_an_option(folder):
+    for words in demo_steps(Path(folder)):
+        named = [word for word in words if folder in word]
+        assert named
+        assert not any(word.startswith("-") for word in named)
 
 
 def test_torch_is_named_where_it_is_missing(command, monkeypatch):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from fastmrigan.errors import MissingDependency, UsageError
-from fastmrigan.runtime.backends.base import Backend, BackendOptions
+from fastmrigan.errors import FastMriganError, MissingDependency, ModelRefused, UsageError
+from fastmrigan.runtime.backends.base import Backend, BackendOptions, reason
 from fastmrigan.runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeCudaBackend
 from fastmrigan.runtime.backends.openvino import OpenVINOBackend
 from fastmrigan.runtime.model_file import ModelFile
@@ -46,5 +46,13 @@ def choose(name: str) -> tuple[str, str]:
 
 
 def open_backend(model: ModelFile, name: str, options: BackendOptions) -> Backend:
-    """Compiles the model on the backend `name` (never `auto`: see `choose`)."""
-    return BACKENDS[name](model, options)
+    """Compiles the model on the backend `name` (never `auto`: see `choose`).
+
+    Raises UsageError for options it does not offer, ModelRefused where the engine says no.
+    """
+    try:
+        return BACKENDS[name](model, options)
+    except FastMriganError:
+        raise
+    except Exception as error:  # engines raise their own kinds, down to UnicodeDecodeError
+        raise ModelRefused(f"{model.path}: {name} refuses the graph: {reason(error)}") from error

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fastmrigan.errors import ModelRefused, UsageError
-from fastmrigan.runtime.backends.base import Backend, BackendOptions, Float32, reason
+from fastmrigan.errors import UsageError
+from fastmrigan.runtime.backends.base import Backend, BackendOptions, Float32
+from fastmrigan.runtime.machine import processor
 from fastmrigan.runtime.model_file import ModelFile
 
 
@@ -32,15 +33,8 @@ class OnnxRuntimeBackend(Backend):
         settings = ort.SessionOptions()
         self.threads = options.threads or len(os.sched_getaffinity(0))
         settings.intra_op_num_threads = self.threads
-        settings.log_severity_level = 3
-        try:
-            self._session: Any = ort.InferenceSession(
-                model.data, settings, providers=[self.provider]
-            )
-        except Exception as error:  # its exception classes are private to the package
-            raise ModelRefused(
-                f"{model.path}: ONNX Runtime refuses the graph: {reason(error)}"
-            ) from error
+        settings.log_severity_level = 4  # its errors come as exceptions
+        self._session: Any = ort.InferenceSession(model.data, settings, providers=[self.provider])
         self._session.disable_fallback()
         if self._session.get_providers()[0] != self.provider:
             raise UsageError(
@@ -48,9 +42,12 @@ class OnnxRuntimeBackend(Backend):
                 "driver and the CUDA libraries it needs"
             )
         self.version = ort.__version__
-        self.device = self.provider.removesuffix("ExecutionProvider")
+        self.device = self.device_name()
         self.precision = "fp32"
         self._input: str = self._session.get_inputs()[0].name
+
+    def device_name(self) -> str:
+        return processor()
 
     def run(self, x: Float32) -> Float32:
         return np.asarray(self._session.run(None, {self._input: x})[0])
@@ -62,6 +59,9 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
     name = "onnxruntime-cuda"
     extra = "gpu"
     provider = "CUDAExecutionProvider"
+
+    def device_name(self) -> str:
+        return "CUDA device 0"
 
 
 def missing_provider(provider: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastmrigan.errors import ModelRefused, UsageError
-from fastmrigan.runtime.backends.base import Backend, BackendOptions, Float32, reason
+from fastmrigan.errors import UsageError
+from fastmrigan.runtime.backends.base import Backend, BackendOptions, Float32
 from fastmrigan.runtime.model_file import ModelFile
 
 # auto takes bf16 only where the model file says that it stays this close to PyTorch.
@@ -34,16 +34,11 @@ class OpenVINOBackend(Backend):
         self.threads = options.threads or len(os.sched_getaffinity(0))
         self.version = ov.__version__.split("-")[0]
         self.device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
-        try:
-            graph = core.read_model(io.BytesIO(model.data))
-            graph_input = graph.input(0)
-            shape = graph_input.partial_shape
-            shape[0] = options.batch
-            graph.reshape({graph_input: shape})
-        except RuntimeError as error:
-            raise ModelRefused(
-                f"{model.path}: OpenVINO refuses the graph: {reason(error)}"
-            ) from error
+        graph = core.read_model(io.BytesIO(model.data))
+        graph_input = graph.input(0)
+        shape = graph_input.partial_shape
+        shape[0] = options.batch
+        graph.reshape({graph_input: shape})
         compiled = core.compile_model(
             graph,
             "CPU",
