@@ -31,7 +31,7 @@ def steps(out: Path) -> list[list[str]]:
     )
     labelled = "--size 64 --contrast t2 --group-pattern '(head[0-9]+)_'"
     commands = (
-        f"phantom --count 2700 --size 64 --contrast t2 --tumour 0.75 --out {phantom}",
+        f"phantom --count 4500 --size 64 --contrast t2 --tumour 0.6667 --out {phantom}",
         f"prepare {phantom}/t2 --out {data} {labelled}",
         f"train phantom-quick --data {data} --out {run} --set label=tumour",
         f"export {run} --out {model}",

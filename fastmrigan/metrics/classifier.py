@@ -90,7 +90,7 @@ def block(inputs: int, outputs: int) -> nn.Module:
 
 
 def train_tumour_classifier(
-    slices: Float32, tumour: Labels, *, seed: int = 0, steps: int = 200, batch: int = 64
+    slices: Float32, tumour: Labels, *, seed: int = 0, steps: int = 500, batch: int = 64
 ) -> TumourClassifier:
     """Trains on slices float32 [N, H, W] in [-1, 1] with labels bool [N], True for tumour.
 
