@@ -70,8 +70,8 @@ template <typename T>
 void quantise_table(void (*quantise)(const float*, int64_t, T*)) {
   const float infinity = std::numeric_limits<float>::infinity();
   const float top = std::numeric_limits<T>::max();
-  const std::vector<float> x = {
-      -1, 1, 0, -2, 2, infinity, -infinity, std::nanf(""), -0.99999f, 0.5f};
+  const std::vector<float> x = {-1,        1,   0, -2, 2, infinity, -infinity, std::nanf(""),
+                                -0.99999f, 0.5f};
   for (size_t count = 0; count <= x.size(); ++count) {
     const std::vector<float> exact(x.begin(), x.begin() + count);
     std::vector<T> out(count);
