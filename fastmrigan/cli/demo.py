@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -61,6 +62,8 @@ def demo(
         f"  {lines['synth'][-1]}\n"
         "Next, on slices of your own:"
     )
+    if shutil.which("fastmrigan") is None:
+        print(f"  (first: source {shlex.quote(str(Path(sys.prefix) / 'bin' / 'activate'))})")
     for number, command in enumerate(NEXT, 1):
         print(f"  {number}. {command}")
 
