@@ -21,7 +21,7 @@ def walk(run, folder: Path, slices: int, steps: int, count: int) -> dict:
     """
     data, trained, model = folder / "data", folder / "run", folder / "model.onnx"
     made, page = folder / "slices", folder / "report.html"
-    noise = f"deviations.instance_noise_steps={steps * 5 // 6}"
+    noise = f"deviations.instance_noise_steps={steps * 10 // 7}"
     prepare = ["--group-pattern", "(head[0-9]+)_", "--contrast", "t2"]
     train = ["--steps", steps, "--set", "label=tumour", "--set", noise]
     evaluate = ["--run", trained, "--classifier-data", data]
