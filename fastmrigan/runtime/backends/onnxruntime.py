@@ -54,7 +54,7 @@ class OnnxRuntimeBackend(Backend):
 
 
 class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
-    """One session on the CUDA provider: compiled against its interface, not run here yet."""
+    """One session on the CUDA provider: not run yet."""
 
     name = "onnxruntime-cuda"
     extra = "gpu"
