@@ -1,4 +1,5 @@
-"""The native core; the faces in imaging.quantise and runtime.latents state units and ranges."""
+"""The native core; the faces in imaging.quantise, runtime.latents and ops state units and
+ranges."""
 
 from collections.abc import Sequence
 
@@ -15,6 +16,49 @@ def philox_normal(
 def philox_words(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...
 def philox_normal_cuda(
     seed: int, first: int, count: int, dim: int, stream: int, device_out: int
+) -> None: ...
+def instance_norm_forward(
+    shape: tuple[int, int, int],  # N, C, elements of a plane
+    channels_last: bool,
+    dtype: int,  # 0 float32, 1 bfloat16, 2 float16
+    activation: int,  # 0 none, 1 relu, 2 leaky_relu
+    slope: float,
+    eps: float,
+    weight: int,  # pointers are addresses, 0 where there is none
+    bias: int,
+    x: int,
+    x_strides: tuple[int, int],
+    residual: int,
+    residual_strides: tuple[int, int],
+    y: int,
+    y_strides: tuple[int, int],
+    statistics: int,
+    threads: int,
+    cuda: bool,
+    stream: int,
+) -> None: ...
+def instance_norm_backward(
+    shape: tuple[int, int, int],
+    channels_last: bool,
+    dtype: int,
+    activation: int,
+    slope: float,
+    eps: float,
+    weight: int,
+    bias: int,
+    x: int,
+    x_strides: tuple[int, int],
+    statistics: int,
+    grad_y: int,
+    grad_y_strides: tuple[int, int],
+    grad_x: int,
+    grad_x_strides: tuple[int, int],
+    sums: int,
+    grad_weight: int,
+    grad_bias: int,
+    threads: int,
+    cuda: bool,
+    stream: int,
 ) -> None: ...
 def quantise_uint8(x: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]: ...
 def quantise_uint16(x: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]: ...

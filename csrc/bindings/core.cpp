@@ -2,15 +2,18 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 
 #include <array>
 #include <limits>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/isa.h"
+#include "instance_norm/instance_norm.h"
 #include "philox/philox.h"
 #include "quantise/quantise.h"
 
@@ -53,6 +56,79 @@ Array<float> philox_normal(uint64_t seed, uint64_t first, int64_t count, int64_t
   return own(std::move(out), {static_cast<size_t>(count), static_cast<size_t>(dim)});
 }
 
+// Pointers are integers, as torch gives them; 0 is null. fastmrigan.ops checks and fills these in.
+using Pointer = uintptr_t;
+using Pair = std::pair<int64_t, int64_t>;
+
+fastmrigan::Strides strides(const Pair& pair) { return {pair.first, pair.second}; }
+
+template <typename T>
+T* pointer(Pointer address) {
+  return reinterpret_cast<T*>(address);
+}
+
+template <typename Call>
+Call instance_norm_call(std::array<int64_t, 3> shape, bool channels_last, int dtype, int activation,
+                        float slope, double eps, Pointer weight, Pointer bias, Pointer x,
+                        const Pair& x_strides) {
+  Call call{};
+  call.batch = shape[0];
+  call.channels = shape[1];
+  call.plane = shape[2];
+  call.channels_last = channels_last;
+  call.dtype = static_cast<fastmrigan::Dtype>(dtype);
+  call.activation = static_cast<fastmrigan::Activation>(activation);
+  call.slope = slope;
+  call.eps = eps;
+  call.weight = pointer<const float>(weight);
+  call.bias = pointer<const float>(bias);
+  call.x = pointer<const void>(x);
+  call.x_strides = strides(x_strides);
+  return call;
+}
+
+void instance_norm_forward(std::array<int64_t, 3> shape, bool channels_last, int dtype,
+                           int activation, float slope, double eps, Pointer weight, Pointer bias,
+                           Pointer x, Pair x_strides, Pointer residual, Pair residual_strides,
+                           Pointer y, Pair y_strides, Pointer statistics, int threads, bool cuda,
+                           Pointer stream) {
+  auto call = instance_norm_call<fastmrigan::InstanceNormForward>(
+      shape, channels_last, dtype, activation, slope, eps, weight, bias, x, x_strides);
+  call.residual = pointer<const void>(residual);
+  call.residual_strides = strides(residual_strides);
+  call.y = pointer<void>(y);
+  call.y_strides = strides(y_strides);
+  call.statistics = pointer<float>(statistics);
+  nb::gil_scoped_release release;
+  if (cuda)
+    fastmrigan::instance_norm_forward_cuda(call, pointer<void>(stream));
+  else
+    fastmrigan::instance_norm_forward(call, threads);
+}
+
+void instance_norm_backward(std::array<int64_t, 3> shape, bool channels_last, int dtype,
+                            int activation, float slope, double eps, Pointer weight, Pointer bias,
+                            Pointer x, Pair x_strides, Pointer statistics, Pointer grad_y,
+                            Pair grad_y_strides, Pointer grad_x, Pair grad_x_strides, Pointer sums,
+                            Pointer grad_weight, Pointer grad_bias, int threads, bool cuda,
+                            Pointer stream) {
+  auto call = instance_norm_call<fastmrigan::InstanceNormBackward>(
+      shape, channels_last, dtype, activation, slope, eps, weight, bias, x, x_strides);
+  call.statistics = pointer<const float>(statistics);
+  call.grad_y = pointer<const void>(grad_y);
+  call.grad_y_strides = strides(grad_y_strides);
+  call.grad_x = pointer<void>(grad_x);
+  call.grad_x_strides = strides(grad_x_strides);
+  call.sums = pointer<float>(sums);
+  call.grad_weight = pointer<float>(grad_weight);
+  call.grad_bias = pointer<float>(grad_bias);
+  nb::gil_scoped_release release;
+  if (cuda)
+    fastmrigan::instance_norm_backward_cuda(call, pointer<void>(stream));
+  else
+    fastmrigan::instance_norm_backward(call, threads);
+}
+
 }  // namespace
 
 NB_MODULE(_core, m) {
@@ -86,6 +162,14 @@ NB_MODULE(_core, m) {
                                        reinterpret_cast<float*>(device_out));
       },
       "seed"_a, "first"_a, "count"_a, "dim"_a, "stream"_a, "device_out"_a);
+  m.def("instance_norm_forward", &instance_norm_forward, "shape"_a, "channels_last"_a, "dtype"_a,
+        "activation"_a, "slope"_a, "eps"_a, "weight"_a, "bias"_a, "x"_a, "x_strides"_a,
+        "residual"_a, "residual_strides"_a, "y"_a, "y_strides"_a, "statistics"_a, "threads"_a,
+        "cuda"_a, "stream"_a);
+  m.def("instance_norm_backward", &instance_norm_backward, "shape"_a, "channels_last"_a, "dtype"_a,
+        "activation"_a, "slope"_a, "eps"_a, "weight"_a, "bias"_a, "x"_a, "x_strides"_a,
+        "statistics"_a, "grad_y"_a, "grad_y_strides"_a, "grad_x"_a, "grad_x_strides"_a, "sums"_a,
+        "grad_weight"_a, "grad_bias"_a, "threads"_a, "cuda"_a, "stream"_a);
   m.def("quantise_uint8", &quantise<uint8_t>, "x"_a);
   m.def("quantise_uint16", &quantise<uint16_t>, "x"_a);
 }

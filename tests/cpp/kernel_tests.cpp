@@ -6,21 +6,12 @@
 #include <limits>
 #include <vector>
 
+#include "check.h"
 #include "core/isa.h"
 #include "philox/philox.h"
 #include "quantise/quantise.h"
 
 namespace {
-
-int failures = 0;
-
-void check(bool holds, const char* what, int line) {
-  if (holds) return;
-  std::fprintf(stderr, "kernel_tests.cpp:%d: %s\n", line, what);
-  ++failures;
-}
-
-#define CHECK(condition) check((condition), #condition, __LINE__)
 
 // The known answers that Random123 publishes for philox4x32-10.
 void philox_known_answers() {
