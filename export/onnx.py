@@ -147,6 +147,8 @@ def build_graph(module: torch.nn.Module, facts: GeneratorFacts) -> onnx.ModelPro
     """The ONNX graph: input "latent" or "source", output "slice", batch axis named "batch"."""
     import torch
 
+    from fastmrigan.export.translations import TRANSLATIONS
+
     example = torch.zeros(2, *facts.input_shape)  # 2, since torch.export treats 0 and 1 apart
     with _quiet_exporter():
         program = torch.onnx.export(
@@ -157,6 +159,7 @@ def build_graph(module: torch.nn.Module, facts: GeneratorFacts) -> onnx.ModelPro
             output_names=[OUTPUT_NAME],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             opset_version=OPSET,
+            custom_translation_table=TRANSLATIONS,
             verbose=False,
         )
     assert program is not None
