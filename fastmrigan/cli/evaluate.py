@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fastmrigan.cli.freed_memory import KeepFreedMemory
+
 
 def evaluate(
     real: Annotated[
@@ -30,6 +32,7 @@ def evaluate(
         int, typer.Option(min=2, help="Read at most so many synthetic slices, the first ones.")
     ] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Of halves, pairs and chosen slices.")] = 0,
+    keep_freed_memory: KeepFreedMemory = True,
 ) -> None:
     """Measure synthetic slices against real ones; write one HTML page and a JSON file."""
     from importlib.util import find_spec
@@ -44,7 +47,9 @@ def evaluate(
     from fastmrigan.metrics.evaluation import KIND
     from fastmrigan.metrics.evaluation import evaluate as measure
     from fastmrigan.metrics.report import check_writable, terminal_table, write_report
+    from fastmrigan.ops import memory
 
+    memory.keep_freed_memory(keep_freed_memory)
     check_writable(out)
     check_own_json(out.with_suffix(".json"), KIND, "--out")
     result = measure(

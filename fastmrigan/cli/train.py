@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from fastmrigan.cli.freed_memory import KeepFreedMemory
+
 
 def train(
     recipe: Annotated[
@@ -36,6 +38,7 @@ def train(
     device: Annotated[
         str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")
     ] = "auto",
+    keep_freed_memory: KeepFreedMemory = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved recipe and stop; needs no data.")
     ] = False,
@@ -73,9 +76,11 @@ def train(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
 
+    from fastmrigan.ops import memory
     from fastmrigan.training.data import load_training_data
     from fastmrigan.training.loop import train as run_training
 
+    memory.keep_freed_memory(keep_freed_memory)
     slices = load_training_data(data, resolved)
     print(
         f"train: {resolved.name} on {slices.count:,} slices, {device}, {resolved.precision}, "
