@@ -1,0 +1,265 @@
+"""Fused instance norm + ReLU against PyTorch's, and against a plain copy of the same tensors.
+
+    python benchmarks/instance_norm.py [--quick] [--only forward …] [--threads 2] [--json FILE]
+    python benchmarks/instance_norm.py --device cuda      (instance_norm_cuda.py: see there)
+
+On the CPU, on all cores that PyTorch uses unless --threads says otherwise. Each row checks both
+sides against float64, then times them in turn in many short rounds. A ratio is printed as the ratio
+of the medians, which the bar is held against, then (the median ratio within a round, and its
+quartiles). Both sides allocate their output, except where the row is about the kernel alone.
+
+    forward        at least 6x F.instance_norm(x).relu_()
+    backward       forward and gradient to x: at least 4.5x; with affine, also the gradients to
+                   weight and bias, shown without a bar
+    channels_last  forward on channels_last input: at least 6x
+    kernel         on buffers that exist: at most 1.7 times y.copy_(x) in cache, 1.2 times beyond
+    bf16           at least 1.6 times faster than fp32 on buffers that exist, out of cache
+
+torch.compile of the eager pair is shown beside it, without a bar. What fresh memory costs at batch
+8 is freed_memory.py's subject. Exits 6 where a result is wrong or a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from instance_norm_sides import (
+    DTYPES,
+    Inputs,
+    Side,
+    check,
+    describe_cpu,
+    eager,
+    forward_and_backward,
+    fused,
+    grad_for,
+    make_inputs,
+)
+from timing import Ratio, interleave, ratio, summary, write_json
+from torch import Tensor
+
+from fastmrigan import _core
+
+SHAPES = ((1, 256, 64, 64), (1, 128, 128, 128), (1, 64, 256, 256))
+LARGE = (8, 64, 256, 256)  # 134 MB in fp32
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison, ready to be timed."""
+
+    name: str
+    x: Tensor
+    sides: Mapping[str, Callable[[], object]]
+    slow: str  # the bar is held against the time of `slow` over that of `fast`
+    fast: str
+    bar: float | None = None
+    at_most: bool = False
+    moved: int | None = None  # bytes a call reads and writes; prints GB/s
+
+    def met(self, found: Ratio) -> bool | None:
+        if self.bar is None:
+            return None
+        return found.of_medians <= self.bar if self.at_most else found.of_medians >= self.bar
+
+
+def forward_rows(
+    compiled: bool, name: str = "forward", layout: str = "contiguous"
+) -> Iterator[Row]:
+    for shape in SHAPES:
+        inputs = make_inputs(shape, layout=layout)
+        for side in (fused, eager):
+            check(side, inputs)
+        sides = {"fused": partial(fused, inputs.x), "eager": partial(eager, inputs.x)}
+        if compiled:
+            sides["compile"] = partial(compile_eager(), inputs.x)
+        yield Row(name, inputs.x, sides, slow="eager", fast="fused", bar=6)
+
+
+def channels_last_rows(compiled: bool) -> Iterator[Row]:
+    return forward_rows(compiled, "channels_last", "channels_last")
+
+
+def backward_rows(compiled: bool) -> Iterator[Row]:
+    for affine in (False, True):
+        for shape in SHAPES:
+            inputs = make_inputs(shape, affine=affine, gradients=True)
+            with torch.enable_grad():
+                for side in (fused, eager):
+                    check(side, inputs)
+                sides = {"fused": both(fused, inputs), "eager": both(eager, inputs)}
+                if compiled and not affine:
+                    sides["compile"] = both(compile_eager(), inputs)
+            name, bar = ("backward, affine", None) if affine else ("backward", 4.5)
+            yield Row(name, inputs.x, sides, slow="eager", fast="fused", bar=bar)
+
+
+def both(side: Side, inputs: Inputs) -> Callable[[], object]:
+    grad = grad_for(side, inputs)
+
+    def call() -> object:
+        with torch.enable_grad():
+            return forward_and_backward(side, inputs, grad)
+
+    return call
+
+
+def kernel_rows(_: bool) -> Iterator[Row]:
+    for shape in (*SHAPES, LARGE):
+        x = make_inputs(shape).x
+        y, copy = torch.empty_like(x), torch.empty_like(x)
+        sides = {"kernel": kernel_alone(x, y), "operator": partial(fused, x, out=y)}
+        for call in sides.values():
+            y.fill_(float("nan"))
+            check(lambda *_, call=call, y=y: (call(), y)[1], Inputs(x))
+        sides["copy"] = partial(copy.copy_, x)
+        bar, moved = (1.2 if shape == LARGE else 1.7), 2 * x.nbytes
+        yield Row("kernel", x, sides, "kernel", "copy", bar, at_most=True, moved=moved)
+
+
+def kernel_alone(x: Tensor, y: Tensor) -> Callable[[], object]:
+    """The binding itself, on contiguous buffers: no checks, no dispatcher, no allocation."""
+    n, c, plane = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+    dtypes = {torch.float32: 0, torch.bfloat16: 1}
+    statistics = torch.empty(3, n, c)
+    strides, threads = (c * plane, plane), torch.get_num_threads()
+
+    def call() -> None:
+        _core.instance_norm_forward(
+            shape=(n, c, plane),
+            channels_last=False,
+            dtype=dtypes[x.dtype],
+            activation=1,  # ReLU
+            slope=0.0,
+            eps=1e-5,
+            weight=0,
+            bias=0,
+            x=x.data_ptr(),
+            x_strides=strides,
+            residual=0,
+            residual_strides=strides,
+            y=y.data_ptr(),
+            y_strides=strides,
+            statistics=statistics.data_ptr(),
+            threads=threads,
+            cuda=False,
+            stream=0,
+        )
+
+    return call
+
+
+def bf16_rows(_: bool) -> Iterator[Row]:
+    x = {name: make_inputs(LARGE, name).x for name in ("fp32", "bf16")}
+    y = {name: torch.empty_like(t) for name, t in x.items()}
+    existing = {name: partial(fused, t, out=y[name]) for name, t in x.items()}
+    fresh = {name: partial(fused, t) for name, t in x.items()}
+    for name, t in x.items():
+        for call in (existing[name], fresh[name]):
+            check(lambda *_, call=call: call(), Inputs(t))
+    yield Row("bf16", x["bf16"], existing, slow="fp32", fast="bf16", bar=1.6)
+    yield Row("bf16, fresh memory", x["bf16"], fresh, slow="fp32", fast="bf16")
+
+
+def compile_eager() -> Side:
+    torch.compiler.reset()
+    return torch.compile(eager, fullgraph=True, dynamic=False)
+
+
+ROWS = {
+    "forward": forward_rows,
+    "backward": backward_rows,
+    "channels_last": channels_last_rows,
+    "kernel": kernel_rows,
+    "bf16": bf16_rows,
+}
+
+
+def time_row(row: Row, quick: bool) -> dict[str, object]:
+    rounds, budget = (30, 2.0) if quick else (300, 12.0)
+    with torch.no_grad():
+        seconds = interleave(row.sides, rounds, budget=budget)
+    found, times = ratio(seconds[row.slow], seconds[row.fast]), summary(seconds)
+    dtype = next(name for name, dtype in DTYPES.items() if dtype == row.x.dtype)
+    parts = []
+    for name, time in times.items():
+        rate = f", {row.moved / time['median_ms'] / 1e6:.1f} GB/s" if row.moved else ""
+        parts.append(f"{name} {time['median_ms']:.3f} ms (min {time['min_ms']:.3f}{rate})")
+    verdict = "no bar"
+    if row.bar is not None:
+        limit = "at most" if row.at_most else "at least"
+        verdict = f"{limit} {row.bar}x: {'met' if row.met(found) else 'MISSED'}"
+    print(f"{row.name:18} {dtype} {list(row.x.shape)}: {', '.join(parts)}")
+    print(f"{'':18} {row.slow} / {row.fast} {found}, {verdict}", flush=True)
+    return {
+        "row": row.name,
+        "shape": list(row.x.shape),
+        "dtype": dtype,
+        "rounds": len(seconds[row.fast]),
+        "times": times,
+        "ratio": {"slow": row.slow, "fast": row.fast, **vars(found)},
+        "bar": row.bar,
+        "at_most": row.at_most,
+        "bytes_moved": row.moved,
+        "met": row.met(found),
+    }
+
+
+def on_cpu(options: argparse.Namespace) -> int:
+    torch.set_num_threads(options.threads or torch.get_num_threads())
+    document = {"benchmark": "instance_norm", "machine": describe_cpu(), "rows": []}
+    print(", ".join(f"{key} {value}" for key, value in document["machine"].items()))
+    missed = 0
+    for name in options.only or ROWS:
+        try:
+            with torch.no_grad():
+                for row in ROWS[name](options.compile):
+                    document["rows"].append(time_row(row, options.quick))
+                    missed += document["rows"][-1]["met"] is False
+                    write_json(options.json, document)
+        except AssertionError as wrong:
+            print(f"{name:18} WRONG RESULT, not timed: {wrong}", flush=True)
+            document["rows"].append({"row": name, "met": False, "wrong": str(wrong)})
+            missed += 1
+    write_json(options.json, document)
+    print(f"{missed} missed or wrong of {len(document['rows'])} rows")
+    return 6 if missed else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds (CUDA: fewer shapes)")
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--only", action="append", choices=list(ROWS), help="CPU: these rows alone")
+    parser.add_argument("--threads", type=int, help="CPU: default, all that PyTorch uses")
+    parser.add_argument(
+        "--launch", choices=["graph", "queue"], default="graph", help="CUDA: see the other file"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=190, help="CUDA: rows past these are left out"
+    )
+    options = parser.parse_args()
+    if options.device == "cuda":
+        if not torch.cuda.is_available():
+            print(
+                "instance_norm: no CUDA device: run on a GPU machine, or --device cpu", flush=True
+            )
+            return 2
+        from instance_norm_cuda import on_cuda
+
+        return on_cuda(options)
+    return on_cpu(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
