@@ -27,6 +27,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from instance_norm_sides import (
@@ -82,7 +83,7 @@ def whole(side: Side, inputs) -> Callable[[], object]:
     return partial(forward_and_backward, side, inputs, grad_for(side, inputs))
 
 
-def in_child(way: str, rounds: int, threads: int) -> list[dict[str, object]]:
+def in_child(way: str, rounds: int, threads: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--way", way, "--rounds", str(rounds)]
     done = subprocess.run(
         [*command, "--threads", str(threads)],
@@ -109,18 +110,20 @@ def main() -> int:
     if options.way:
         if options.way == "kept":
             keep_freed_memory()
-        print(json.dumps(child(options.rounds)))
+        rows = child(options.rounds)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"rows": rows, "peak_mb": peak}))
         return 0
 
     document = {"benchmark": "freed_memory", "machine": describe_cpu(), "rows": []}
     print(", ".join(f"{key} {value}" for key, value in document["machine"].items()), flush=True)
-    found: dict[str, list[list[dict]]] = {way: [] for way in WAYS}
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     for _ in range(1 if options.quick else 3):
         for way in WAYS:
             found[way].append(in_child(way, 5 if options.quick else 15, options.threads))
-    for number in range(len(found["default"][0])):
+    for number in range(len(found["default"][0]["rows"])):
         for way, processes in found.items():
-            rows = [rows[number] for rows in processes]
+            rows = [process["rows"][number] for process in processes]
             row = {"way": way, "row": rows[0]["row"], "shape": rows[0]["shape"]}
             for kind in ("ms", "faults"):
                 row[kind] = {n: statistics.median(r[kind][n] for r in rows) for n in rows[0][kind]}
@@ -134,6 +137,12 @@ def main() -> int:
                 f"{row['row']:9} {row['shape']} {way:8} eager / fused {row['ratio']:.2f}x: "
                 f"{'; '.join(parts)}"
             )
+    document["peak_mb"] = {
+        way: statistics.median(process["peak_mb"] for process in processes)
+        for way, processes in found.items()
+    }
+    sizes = ", ".join(f"{way} {peak:,.0f} MB" for way, peak in document["peak_mb"].items())
+    print(f"peak memory of a process: {sizes}")
     write_json(options.json, document)
     return 0
 

@@ -49,10 +49,18 @@ def missing() -> int:
         return bring(absent)
     programs = dict(PROGRAMS, nvcc=[os.environ.get("CUDACXX", "nvcc")])
     lost = [what for what, names in programs.items() if not any(map(shutil.which, names))]
+    if "cuda" not in torch_build():
+        lost.append("CUDA in this torch")
     if lost:
-        print(f"gpu_gate: not found: {', '.join(lost)}: put it on the PATH", file=sys.stderr)
+        print(f"gpu_gate: not found: {', '.join(lost)}: bring it", file=sys.stderr)
         return 2
     return 0
+
+
+def torch_build() -> str:
+    import torch
+
+    return f"cuda {torch.version.cuda}" if torch.version.cuda else "cpu"
 
 
 def bring(absent: list[str]) -> int:

@@ -3,8 +3,8 @@
     python benchmarks/instance_norm.py [--quick] [--only forward …] [--threads 2] [--json FILE]
     python benchmarks/instance_norm.py --device cuda      (instance_norm_cuda.py: see there)
 
-On the CPU, on all cores that PyTorch uses unless --threads says otherwise. Each row checks both
-sides against float64, then times them in turn in many short rounds. A ratio is printed as the ratio
+On the CPU, on all cores that PyTorch uses unless --threads says otherwise. Each row checks every
+side against float64, then times them in turn in many short rounds. A ratio is printed as the ratio
 of the medians, which the bar is held against, then (the median ratio within a round, and its
 quartiles). Both sides allocate their output, except where the row is about the kernel alone.
 
@@ -15,8 +15,10 @@ quartiles). Both sides allocate their output, except where the row is about the 
     kernel         on buffers that exist: at most 1.7 times y.copy_(x) in cache, 1.2 times beyond
     bf16           at least 1.6 times faster than fp32 on buffers that exist, out of cache
 
-torch.compile of the eager pair is shown beside it, without a bar. What fresh memory costs at batch
-8 is freed_memory.py's subject. Exits 6 where a result is wrong or a bar is missed.
+Beside the two stands the least memory traffic that could do it, in PyTorch's own operators:
+x.clone() for the forward, and x + y after it for the backward. torch.compile of the eager pair is
+shown too, without a bar. What fresh memory costs at batch 8 is freed_memory.py's subject. Exits 6
+where a result is wrong or a bar is missed.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ class Row:
     fast: str
     bar: float | None = None
     at_most: bool = False
+    limit: str | None = None  # the side that does no more than the memory traffic of a fused pass
     moved: int | None = None  # bytes a call reads and writes; prints GB/s
 
     def met(self, found: Ratio) -> bool | None:
@@ -77,9 +80,12 @@ def forward_rows(
         for side in (fused, eager):
             check(side, inputs)
         sides = {"fused": partial(fused, inputs.x), "eager": partial(eager, inputs.x)}
+        sides["clone"] = inputs.x.clone
         if compiled:
-            sides["compile"] = partial(compile_eager(), inputs.x)
-        yield Row(name, inputs.x, sides, slow="eager", fast="fused", bar=6)
+            side = compile_eager()
+            check(side, inputs)
+            sides["compile"] = partial(side, inputs.x)
+        yield Row(name, inputs.x, sides, slow="eager", fast="fused", bar=6, limit="clone")
 
 
 def channels_last_rows(compiled: bool) -> Iterator[Row]:
@@ -94,10 +100,19 @@ def backward_rows(compiled: bool) -> Iterator[Row]:
                 for side in (fused, eager):
                     check(side, inputs)
                 sides = {"fused": both(fused, inputs), "eager": both(eager, inputs)}
+                sides["clone + add"] = partial(least_traffic, inputs.x.detach())
                 if compiled and not affine:
-                    sides["compile"] = both(compile_eager(), inputs)
+                    side = compile_eager()
+                    check(side, inputs)
+                    sides["compile"] = both(side, inputs)
             name, bar = ("backward, affine", None) if affine else ("backward", 4.5)
-            yield Row(name, inputs.x, sides, slow="eager", fast="fused", bar=bar)
+            yield Row(name, inputs.x, sides, "eager", "fused", bar=bar, limit="clone + add")
+
+
+def least_traffic(x: Tensor) -> Tensor:
+    """Reads x once and writes y once; then reads two tensors and writes one, as a backward must."""
+    y = x.clone()
+    return x + y
 
 
 def both(side: Side, inputs: Inputs) -> Callable[[], object]:
@@ -197,6 +212,11 @@ def time_row(row: Row, quick: bool) -> dict[str, object]:
         verdict = f"{limit} {row.bar}x: {'met' if row.met(found) else 'MISSED'}"
     print(f"{row.name:18} {dtype} {list(row.x.shape)}: {', '.join(parts)}")
     print(f"{'':18} {row.slow} / {row.fast} {found}, {verdict}", flush=True)
+    if row.limit:
+        found_limit = ratio(seconds[row.slow], seconds[row.limit])
+        print(
+            f"{'':18} {row.slow} / {row.limit} {found_limit}: what memory alone allows", flush=True
+        )
     return {
         "row": row.name,
         "shape": list(row.x.shape),
@@ -207,6 +227,7 @@ def time_row(row: Row, quick: bool) -> dict[str, object]:
         "bar": row.bar,
         "at_most": row.at_most,
         "bytes_moved": row.moved,
+        "limit": row.limit and vars(ratio(seconds[row.slow], seconds[row.limit])),
         "met": row.met(found),
     }
 

@@ -1,4 +1,4 @@
-"""The CUDA half of instance_norm.py: checks, then times against eager, torch.compile and a copy.
+"""The CUDA half of instance_norm.py: checks ours, then times it against eager, compile and a copy.
 
     python benchmarks/instance_norm.py --device cuda [--quick] [--no-compile] [--seconds 190]
                                        [--launch graph|queue] [--json FILE]

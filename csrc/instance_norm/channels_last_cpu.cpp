@@ -12,16 +12,26 @@ namespace {
 
 constexpr int64_t chunk_elements = 32768;  // with grad_y beside it, half of a small L2 cache
 constexpr int64_t most_rows = 1024;        // summed in float before they are merged in double
-constexpr int64_t lead = 8;                // rows whose mean is a chunk's first guess of the mean
+constexpr int64_t lead = 16;               // of so many rows, one goes into the first guess
 constexpr int group = 4;                   // rows summed before an accumulator is touched
 
+// The cut of a tensor into chunks of rows, numbered through the samples.
 struct Chunks {
-  int64_t rows, a_plane, total;
+  int64_t plane, rows, a_plane, total;
 
   explicit Chunks(const InstanceNorm& call)
-      : rows(std::clamp<int64_t>(chunk_elements / call.channels, 8 * lead, most_rows)),
-        a_plane((call.plane + rows - 1) / rows),
+      : plane(call.plane),
+        rows(std::clamp<int64_t>(chunk_elements / call.channels, 64, most_rows)),
+        a_plane((plane + rows - 1) / rows),
         total(call.batch * a_plane) {}
+
+  int64_t rows_of(int64_t number) const { return std::min(rows, plane - number % a_plane * rows); }
+
+  // The first element of a chunk.
+  template <typename T>
+  T* at(T* base, const Strides& strides, int64_t number) const {
+    return base + number / a_plane * strides.batch_stride + number % a_plane * rows * strides.step;
+  }
 };
 
 // run(lanes in use, first channel) over the channels; whole vectors first.
@@ -56,7 +66,7 @@ inline void write(T* at, Floats v, int some) {
 template <typename T>
 void chunk_moments(const T* x, int64_t step, int64_t rows, int64_t channels, float* shift,
                    float* sums, float* squares) {
-  const int64_t first = std::min(rows, lead);
+  const int64_t first = std::min(rows, std::max<int64_t>(rows / lead, 8));
   over_channels(channels, [&](auto some, int64_t c) {
     Floats total{};
     for (int64_t r = 0; r < first; ++r) total += read(x + r * step + c, some);
@@ -180,20 +190,16 @@ void forward_channels_last(const InstanceNormForward& call, int threads) {
   const std::unique_ptr<float[]> partial(new float[chunks.total * 3 * channels]);
   with_types(call, [&](auto storage, auto activation) {
     using T = decltype(storage);
-    const auto at = [&](const void* base, const Strides& strides, int64_t number) {
-      return static_cast<const T*>(base) + number / chunks.a_plane * strides.batch_stride +
-             number % chunks.a_plane * chunks.rows * strides.step;
-    };
-    const auto rows_of = [&](int64_t number) {
-      return std::min(chunks.rows, call.plane - number % chunks.a_plane * chunks.rows);
-    };
+    const T* x = static_cast<const T*>(call.x);
+    const T* residual = static_cast<const T*>(call.residual);
+    T* y = static_cast<T*>(call.y);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
 #pragma omp for schedule(static)
       for (int64_t number = 0; number < chunks.total; ++number) {
         float* sums = partial.get() + number * 3 * channels;
-        chunk_moments(at(call.x, call.x_strides, number), call.x_strides.step, rows_of(number),
-                      channels, sums, sums + channels, sums + 2 * channels);
+        chunk_moments(chunks.at(x, call.x_strides, number), call.x_strides.step,
+                      chunks.rows_of(number), channels, sums, sums + channels, sums + 2 * channels);
       }
 #pragma omp for schedule(static)
       for (int64_t pair = 0; pair < pairs; ++pair) {
@@ -201,7 +207,7 @@ void forward_channels_last(const InstanceNormForward& call, int threads) {
         Moments moments;
         for (int64_t k = 0; k < chunks.a_plane; ++k) {
           const float* sums = partial.get() + (n * chunks.a_plane + k) * 3 * channels + c;
-          moments.merge(static_cast<double>(rows_of(k)), sums[0], sums[channels],
+          moments.merge(static_cast<double>(chunks.rows_of(k)), sums[0], sums[channels],
                         sums[2 * channels]);
         }
         Statistics(moments, call.eps).write(call.statistics, pair, pairs);
@@ -209,12 +215,12 @@ void forward_channels_last(const InstanceNormForward& call, int threads) {
 #pragma omp for schedule(static)
       for (int64_t number = 0; number < chunks.total; ++number) {
         const Rows by(call, call.statistics, number / chunks.a_plane);
-        const int64_t residual_step = call.residual ? call.residual_strides.step : 0;
+        const int64_t residual_step = residual ? call.residual_strides.step : 0;
         write_chunk<activation.value>(
-            at(call.x, call.x_strides, number), call.x_strides.step,
-            call.residual ? at(call.residual, call.residual_strides, number) : nullptr,
-            residual_step, const_cast<T*>(at(call.y, call.y_strides, number)), call.y_strides.step,
-            rows_of(number), channels, by, call.slope);
+            chunks.at(x, call.x_strides, number), call.x_strides.step,
+            residual ? chunks.at(residual, call.residual_strides, number) : nullptr, residual_step,
+            chunks.at(y, call.y_strides, number), call.y_strides.step, chunks.rows_of(number),
+            channels, by, call.slope);
       }
     }
   });
@@ -227,23 +233,19 @@ void backward_channels_last(const InstanceNormBackward& call, int threads) {
   const std::unique_ptr<float[]> partial(new float[chunks.total * 2 * channels]);
   with_types(call, [&](auto storage, auto activation) {
     using T = decltype(storage);
-    const auto at = [&](const void* base, const Strides& strides, int64_t number) {
-      return static_cast<const T*>(base) + number / chunks.a_plane * strides.batch_stride +
-             number % chunks.a_plane * chunks.rows * strides.step;
-    };
-    const auto rows_of = [&](int64_t number) {
-      return std::min(chunks.rows, call.plane - number % chunks.a_plane * chunks.rows);
-    };
+    const T* x = static_cast<const T*>(call.x);
+    const T* grad_y = static_cast<const T*>(call.grad_y);
+    T* grad_x = static_cast<T*>(call.grad_x);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
 #pragma omp for schedule(static)
       for (int64_t number = 0; number < chunks.total; ++number) {
         const Rows by(call, call.statistics, number / chunks.a_plane);
         float* sums = partial.get() + number * 2 * channels;
-        chunk_gradients<activation.value>(at(call.x, call.x_strides, number), call.x_strides.step,
-                                          at(call.grad_y, call.grad_y_strides, number),
-                                          call.grad_y_strides.step, rows_of(number), channels, by,
-                                          call.slope, sums, sums + channels);
+        chunk_gradients<activation.value>(chunks.at(x, call.x_strides, number), call.x_strides.step,
+                                          chunks.at(grad_y, call.grad_y_strides, number),
+                                          call.grad_y_strides.step, chunks.rows_of(number),
+                                          channels, by, call.slope, sums, sums + channels);
       }
 #pragma omp for schedule(static)
       for (int64_t pair = 0; pair < pairs; ++pair) {
@@ -272,11 +274,10 @@ void backward_channels_last(const InstanceNormBackward& call, int threads) {
             line[channels + c] = -(dz[c] + dz_x_hat[c] * by.rest[c]) / count;
           }
           write_chunk_grad_x<activation.value>(
-              at(call.x, call.x_strides, number), call.x_strides.step,
-              at(call.grad_y, call.grad_y_strides, number), call.grad_y_strides.step,
-              const_cast<T*>(at(call.grad_x, call.grad_x_strides, number)),
-              call.grad_x_strides.step, rows_of(number), channels, by, line.get(),
-              line.get() + channels, call.slope);
+              chunks.at(x, call.x_strides, number), call.x_strides.step,
+              chunks.at(grad_y, call.grad_y_strides, number), call.grad_y_strides.step,
+              chunks.at(grad_x, call.grad_x_strides, number), call.grad_x_strides.step,
+              chunks.rows_of(number), channels, by, line.get(), line.get() + channels, call.slope);
         }
       }
     }

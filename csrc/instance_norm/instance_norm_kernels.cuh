@@ -290,8 +290,8 @@ __global__ void __launch_bounds__(channels_last ? 512 : 1024)
   if (place.inside) {
 #pragma unroll
     for (int c = 0; c < own; ++c) {
-      gradient[c] = gradient_of(sums[c], statistics_at(call, at + c), to[c].scale,
-                                static_cast<float>(call.plane));
+      gradient[c] =
+          gradient_of(sums[c], statistics_at(call, at + c), static_cast<float>(call.plane));
       if (place.writes) {
         call.sums[at + c] = gradient[c].sum_dz;
         call.sums[call.batch * call.channels + at + c] = gradient[c].sum_dz_xhat;

@@ -85,20 +85,21 @@ FASTMRIGAN_HD Affine affine_of(Statistics s, float weight, float bias) {
 FASTMRIGAN_HD float affine(float t, Affine a) { return fmaf(t, a.scale, a.shift); }
 
 // What the sums over a plane come to: those the caller wants, and the two numbers that turn dz into
-// grad_x = scale * dz - constant - t * linear
+// grad_x = scale * (dz - constant - t * linear)
 //        = rstd * weight * (dz - mean(dz) - xhat * mean(dz * xhat)).
+// In a plane of one element dz and the constant cancel exactly.
 struct Gradient {
   float sum_dz, sum_dz_xhat, constant, linear;
 };
 
-FASTMRIGAN_HD Gradient gradient_of(Sums sums, Statistics s, float scale, float plane) {
+FASTMRIGAN_HD Gradient gradient_of(Sums sums, Statistics s, float plane) {
   const float dz_xhat = s.rstd * (sums.dz_t - s.mean_low * sums.dz);
-  const float linear = scale * s.rstd * (dz_xhat / plane);
-  return {sums.dz, dz_xhat, scale * (sums.dz / plane) - s.mean_low * linear, linear};
+  const float linear = s.rstd * (dz_xhat / plane);
+  return {sums.dz, dz_xhat, sums.dz / plane - s.mean_low * linear, linear};
 }
 
 FASTMRIGAN_HD float input_gradient(float dz, float t, float scale, Gradient g) {
-  return fmaf(-t, g.linear, fmaf(scale, dz, -g.constant));
+  return scale * fmaf(-t, g.linear, dz - g.constant);
 }
 
 }  // namespace fastmrigan::norm

@@ -22,6 +22,7 @@ Activation = Literal["none", "relu", "leaky_relu"]
 Backend = Literal["auto", "native", "torch"]
 
 HALF = (torch.float16, torch.bfloat16)
+FLOATING = (*HALF, torch.float32, torch.float64)
 
 
 def instance_norm(
@@ -44,14 +45,15 @@ def instance_norm(
     activation: "none", "relu" or "leaky_relu" with the given slope below 0.
     residual: added after the activation; x's shape, dtype and device.
     backend: "native" takes float32 and bfloat16 on the CPU, and float16 too on CUDA; "torch", the
-        plain twin, takes every floating type and device; "auto" is native where it can be.
+        plain twin, takes float64 and every device too, and forward-mode differentiation and the
+        transforms of torch.func; "auto" is native where it can be.
     out: a buffer of x's shape, dtype, device and memory format, which is filled and returned; it
         may be x or residual. Only where no gradient is wanted.
 
     mean and var (biased) are over the plane, in float32 whatever x's type. A plane of one element
     has x - mean = 0, so y = act(bias) + residual; torch.nn.functional.instance_norm refuses it.
-    NaN or inf in a plane makes that whole plane NaN. Differentiable twice; the gradient at 0 is
-    PyTorch's.
+    NaN or inf in a plane makes that whole plane NaN; deviations above 1e18 may overflow float32.
+    Differentiable any number of times; the gradient at 0 is PyTorch's.
 
     Raises TypeError (types, devices) and ValueError (shapes, names, numbers).
     """
@@ -105,6 +107,8 @@ def _takes_native(x: Tensor, backend: Backend) -> bool:
     if backend == "torch":
         return False
     why_not = kernel.why_not_native(x)
+    if not torch.compiler.is_compiling() and op.transformed():
+        why_not = "has no forward-mode derivative and no torch.func transform"
     if not why_not:
         if (x.dtype, x.device.type) not in _said_native and not torch.compiler.is_compiling():
             _said_native.add((x.dtype, x.device.type))
@@ -126,7 +130,11 @@ _said_native: set[tuple[torch.dtype, str]] = set()  # spares every later call th
 
 
 def _kind(x: Tensor) -> str:
-    return f"{str(x.dtype).removeprefix('torch.')} on {x.device.type}"
+    return f"{_name(x.dtype)} on {x.device.type}"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _check(
@@ -141,18 +149,27 @@ def _check(
 ) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"instance_norm: expected x to be a tensor, got {type(x).__name__}")
+    for name, tensor in (("weight", weight), ("bias", bias), ("residual", residual)):
+        if not (tensor is None or isinstance(tensor, Tensor)):
+            raise TypeError(
+                f"instance_norm: expected {name} to be a tensor or None, "
+                f"got {type(tensor).__name__}"
+            )
+    if x.layout != torch.strided:
+        raise TypeError(f"instance_norm: expected a dense x, got {x.layout}; take x.to_dense()")
     if x.ndim not in (4, 5):
         raise ValueError(
             "instance_norm: expected x [N, C, H, W] or [N, C, D, H, W], "
             f"got {x.ndim} dimensions {list(x.shape)}"
         )
-    if not x.is_floating_point():
+    if x.dtype not in FLOATING:
         raise TypeError(
-            f"instance_norm: expected x of float32, float16, bfloat16 or float64, got {x.dtype}"
+            "instance_norm: expected x of float32, float16, bfloat16 or float64, "
+            f"got {_name(x.dtype)}"
         )
     if 0 in x.shape[2:]:
         raise ValueError(f"instance_norm: expected planes of at least 1 element, got {_shape(x)}")
-    if activation not in kernel.ACTIVATIONS:
+    if activation not in tuple(kernel.ACTIVATIONS):
         raise ValueError(
             f'instance_norm: expected activation "none", "relu" or "leaky_relu", got {activation!r}'
         )
@@ -172,9 +189,9 @@ def _check(
                 f"instance_norm: expected {name} of shape [{x.shape[1]}], got {_shape(vector)}"
             )
         if vector.dtype not in (torch.float32, x.dtype):
+            own = "" if x.dtype == torch.float32 else f" or {_name(x.dtype)} as x is"
             raise TypeError(
-                f"instance_norm: expected {name} of float32 or {x.dtype} as x is, "
-                f"got {vector.dtype}"
+                f"instance_norm: expected {name} of float32{own}, got {_name(vector.dtype)}"
             )
         _check_device(x, vector, name)
     if residual is not None:
@@ -182,11 +199,16 @@ def _check(
             raise ValueError(
                 f"instance_norm: expected residual of shape {_shape(x)}, got {_shape(residual)}"
             )
-        if residual.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        if residual.dtype != x.dtype and not _autocast(x):
             raise TypeError(
-                f"instance_norm: expected residual of {x.dtype} as x is, got {residual.dtype}"
+                f"instance_norm: expected residual of {_name(x.dtype)} as x is, "
+                f"got {_name(residual.dtype)}"
             )
         _check_device(x, residual, "residual")
+
+
+def _autocast(x: Tensor) -> bool:
+    return x.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(x.device.type)
 
 
 def _check_device(x: Tensor, other: Tensor, name: str) -> None:
@@ -197,6 +219,8 @@ def _check_device(x: Tensor, other: Tensor, name: str) -> None:
 def _check_out(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, out: Tensor
 ) -> None:
+    if not isinstance(out, Tensor):
+        raise TypeError(f"instance_norm: expected out to be a tensor, got {type(out).__name__}")
     inputs = [t for t in (x, weight, bias, residual) if t is not None]
     if torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, out)):
         raise ValueError(
@@ -210,7 +234,9 @@ def _check_out(
     if out.shape != x.shape:
         raise ValueError(f"instance_norm: expected out of shape {_shape(x)}, got {_shape(out)}")
     if out.dtype != x.dtype:
-        raise TypeError(f"instance_norm: expected out of {x.dtype} as x is, got {out.dtype}")
+        raise TypeError(
+            f"instance_norm: expected out of {_name(x.dtype)} as x is, got {_name(out.dtype)}"
+        )
     _check_device(x, out, "out")
     layout = layout_of(x)
     channels_last = layout is not None and layout.channels_last

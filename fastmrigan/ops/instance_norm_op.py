@@ -1,9 +1,9 @@
 """The fused kernel as torch.library operators: real and fake kernels, and autograd.
 
 `run` is the way in; its arguments are checked in fastmrigan.ops.instance_norm, the function to
-call. torch.compile, torch.export, dispatch modes and functorch meet the registered operators. An
-eager call that nobody watches goes past the dispatcher's Python hops straight to the kernel, by
-an autograd.Function where gradients are wanted: after a tensor larger than the cache has gone
+call. torch.compile, torch.export and dispatch modes meet the registered operators. An eager call
+that nobody watches goes past the dispatcher's Python hops straight to the kernel, by an
+autograd.Function where gradients are wanted: after a tensor larger than the cache has gone
 through, those hops cost as much as the kernel (CONTRIBUTING.md has the figures).
 """
 
@@ -69,10 +69,25 @@ def unwatched(inputs: tuple[Tensor | None, ...]) -> bool:
         not torch.compiler.is_compiling()
         and not torch.overrides.has_torch_function(inputs)
         and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._functorch.peek_interpreter_stack() is None
+        and not transformed()
         and torch._C._get_tracing_state() is None
-        and forward_ad._current_level < 0
         and _PLAIN.issuperset(map(type, inputs))
+        and not any(map(_is_more_than_memory, inputs))
+    )
+
+
+def transformed() -> bool:
+    """Whether forward-mode differentiation or a transform of torch.func is under way: the twin
+    knows its own tangents, a registered operator with a backward alone does not."""
+    return (
+        forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+    )
+
+
+def _is_more_than_memory(x: Tensor | None) -> bool:
+    """Whether the dispatcher must still do something before the values are those at data_ptr."""
+    return x is not None and (
+        x.is_neg() or x._is_zerotensor() or torch._C._functorch.is_legacy_batchedtensor(x)
     )
 
 
@@ -183,15 +198,21 @@ def _save_for_second(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ..
     ctx.set_materialize_grads(False)
 
 
+def _differentiable(x: Tensor | None) -> Tensor | None:
+    """x under another name: with its history where it has one, for the third derivative."""
+    if x is None:
+        return None
+    return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
+
+
 def _second_gradients(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     """Through the plain twin, which PyTorch differentiates as often as one likes."""
     from fastmrigan.ops.instance_norm import instance_norm_torch
 
     activation, slope, eps = ctx.settings
+    further = torch.is_grad_enabled()
     with torch.enable_grad():
-        grad_y, x, weight, bias = (
-            None if t is None else t.detach().requires_grad_() for t in ctx.saved_tensors
-        )
+        grad_y, x, weight, bias = map(_differentiable, ctx.saved_tensors)
         y = instance_norm_torch(x, weight, bias, activation=activation, slope=slope, eps=eps)
         inputs = [t for t in (x, weight, bias) if t is not None]
         wanted = iter(torch.autograd.grad(y, inputs, grad_y, create_graph=True))
@@ -205,6 +226,7 @@ def _second_gradients(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
                 [grad_y, *inputs],
                 [g for _, g in pairs],
                 allow_unused=True,
+                create_graph=further,
             )
         )
         of_grad_y, of_x, of_weight, of_bias = (

@@ -77,8 +77,8 @@ def with_layout(x: Tensor, name: str) -> tuple[Tensor, Layout]:
     layout = layout_of(x)
     if layout is None:
         say_once(
-            f"instance_norm: {name} with strides {tuple(x.stride())} is neither contiguous nor "
-            "channels_last: copied before each call"
+            f"instance_norm: {name} is neither contiguous nor channels_last: "
+            "copied before each call"
         )
         return x.contiguous(), Layout(False, dense_strides(x, False))
     return x, layout

@@ -7,6 +7,7 @@ import logging
 from torch import Tensor, nn
 
 from fastmrigan.ops.instance_norm import Activation, Backend, instance_norm
+from fastmrigan.ops.instance_norm_kernel import ACTIVATIONS
 
 logger = logging.getLogger("fastmrigan.ops")
 
@@ -27,6 +28,11 @@ class _FusedInstanceNorm(nn.Module):
         dtype: object = None,
     ) -> None:
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"{type(self).__name__}: expected activation {', '.join(ACTIVATIONS)}, "
+                f"got {activation!r}"
+            )
         # nn.InstanceNorm makes, initialises and names the parameters.
         norm = nn.InstanceNorm2d(num_features, eps, affine=affine, device=device, dtype=dtype)
         self.weight, self.bias = norm.weight, norm.bias  # [C] or None
@@ -41,7 +47,8 @@ class _FusedInstanceNorm(nn.Module):
         """x [N, C, ...] or [C, ...] to act(norm(x)) + residual, in x's dtype and memory format."""
         if x.ndim == self.spatial + 1:
             return self.forward(x[None], None if residual is None else residual[None])[0]
-        if x.ndim != self.spatial + 2 or x.shape[1] != self.num_features:
+        wrong_channels = self.affine and x.shape[1:2] != (self.num_features,)
+        if x.ndim != self.spatial + 2 or wrong_channels:
             axes = "D, H, W" if self.spatial == 3 else "H, W"
             raise ValueError(
                 f"{type(self).__name__}: expected [N, {self.num_features}, {axes}], "
@@ -70,7 +77,8 @@ class FusedInstanceNorm2d(_FusedInstanceNorm):
     """nn.InstanceNorm2d and the activation behind it, with the same state_dict.
 
     forward(x [N, C, H, W], residual=None); see fastmrigan.ops.instance_norm. There are no running
-    statistics: training and evaluation compute the same.
+    statistics, hence no momentum: training and evaluation compute the same. num_features is held
+    against x where there are weights, as nn.InstanceNorm2d does.
     """
 
     spatial = 2
@@ -85,13 +93,16 @@ class FusedInstanceNorm3d(_FusedInstanceNorm):
 _FUSED = {nn.InstanceNorm2d: FusedInstanceNorm2d, nn.InstanceNorm3d: FusedInstanceNorm3d}
 
 
-def fuse_instance_norm(model: nn.Module, *, backend: Backend = "auto") -> int:
+def fuse_instance_norm(
+    model: nn.Module, *, activations: bool = True, backend: Backend = "auto"
+) -> int:
     """Swaps every nn.InstanceNorm2d and 3d inside `model`, in place; returns how many.
 
     Where a norm stands in an nn.Sequential and an nn.ReLU or nn.LeakyReLU follows, the activation
     is fused too and an nn.Identity takes its place, so that the names in the state_dict stay as
-    they are. Parameters are the same objects: an optimiser made before keeps working. Left alone,
-    and logged: norms with running statistics, which need them in evaluation, and norms or
+    they are; who reads the norm's own output there finds it activated (activations=False leaves
+    them apart). Parameters are the same objects: an optimiser made before keeps working. Left
+    alone, and logged: norms with running statistics, which need them in evaluation, and norms or
     activations with hooks, which would no longer see their inputs.
     """
     swapped = 0
@@ -110,7 +121,8 @@ def fuse_instance_norm(model: nn.Module, *, backend: Backend = "auto") -> int:
                 )
                 continue
             fused = _fused(norm, backend)
-            if type(parent).forward is nn.Sequential.forward and _fusable(after):
+            in_sequence = type(parent).forward is nn.Sequential.forward
+            if activations and in_sequence and _fusable(after):
                 fused.activation = "relu" if type(after) is nn.ReLU else "leaky_relu"
                 fused.slope = getattr(after, "negative_slope", fused.slope)
                 parent._modules[after_name] = nn.Identity()

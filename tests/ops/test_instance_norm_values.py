@@ -41,6 +41,16 @@ def test_one_outlier_does_not_spoil_the_variance(shape, place, layout):
     compare(instance_norm, Inputs(x), rtol=1e-4, atol=1e-4, backend="native")
 
 
+@layouts
+@pytest.mark.parametrize(("mean", "pixels", "value"), [(0, 1, 1e8), (1e6, 8, 0)])
+def test_an_odd_first_corner_does_not_spoil_the_variance(mean, pixels, value, layout):
+    """The first values are what the sums are shifted by at first."""
+    x = mean + torch.randn((1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    x[:, :, 0, :pixels] = value
+    x = x.contiguous(memory_format=memory_format(x, layout))
+    compare(instance_norm, Inputs(x), rtol=2e-5, atol=2e-5, backend="native")
+
+
 @backends
 @layouts
 @dtypes

@@ -136,10 +136,10 @@ def test_an_unknown_activation_is_refused():
 @pytest.mark.parametrize(
     ("module", "shape"),
     [
-        (FusedInstanceNorm2d(3), (2, 4, 5, 5)),
-        (FusedInstanceNorm2d(3), (2, 3, 4, 5, 5)),
-        (FusedInstanceNorm2d(3), (4, 5, 5)),
-        (FusedInstanceNorm3d(3), (2, 3, 5, 5)),
+        (FusedInstanceNorm2d(3, affine=True), (2, 4, 5, 5)),
+        (FusedInstanceNorm2d(3, affine=True), (2, 3, 4, 5, 5)),
+        (FusedInstanceNorm2d(3, affine=True), (4, 5, 5)),
+        (FusedInstanceNorm3d(3, affine=True), (2, 3, 5, 5)),
     ],
 )
 def test_another_shape_is_refused(module, shape):
@@ -348,3 +348,22 @@ def test_what_has_hooks_is_left_alone(caplog):
     model(x)
     for before, after in zip(seen[:2], seen[2:], strict=True):
         torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+
+
+def test_without_weights_any_number_of_channels_goes_as_in_pytorch():
+    x = torch.randn(1, 8, 4, 4)
+    with pytest.warns(UserWarning, match="num_features"):
+        expected = nn.InstanceNorm2d(4)(x)
+    torch.testing.assert_close(FusedInstanceNorm2d(4)(x), expected)
+
+
+def test_an_unknown_activation_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"expected activation none, relu, leaky_relu, got 'gelu'"):
+        FusedInstanceNorm2d(4, activation="gelu")
+
+
+def test_activations_can_stay_apart():
+    model = nn.Sequential(nn.InstanceNorm2d(3), nn.ReLU())
+    assert fuse_instance_norm(model, activations=False) == 1
+    assert [type(layer) for layer in model] == [FusedInstanceNorm2d, nn.ReLU]
+    assert model[0].activation == "none"
