@@ -15,10 +15,12 @@ quartiles). Both sides allocate their output, except where the row is about the 
     kernel         on buffers that exist: at most 1.7 times y.copy_(x) in cache, 1.2 times beyond
     bf16           at least 1.6 times faster than fp32 on buffers that exist, out of cache
 
-Beside the two stands the least memory traffic that could do it, in PyTorch's own operators:
-x.clone() for the forward, and x + y after it for the backward. torch.compile of the eager pair is
-shown too, without a bar. What fresh memory costs at batch 8 is freed_memory.py's subject. Exits 6
-where a result is wrong or a bar is missed.
+Beside the two stand what limits them: the least memory traffic that could do it, in PyTorch's own
+operators, which is x.clone() for the forward, and x + y after it for the backward; and for the
+latter autograd_floor, the kernels alone and beside them an autograd.Function that does nothing.
+With these kernels no operator whose autograd is a Python function takes less. torch.compile of the
+eager pair is shown too, without a bar. What fresh memory costs at batch 8 is freed_memory.py's
+subject. Exits 6 where a result is wrong or a bar is missed.
 """
 
 from __future__ import annotations
@@ -31,11 +33,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from instance_norm_floor import Kernels, autograd_floor
 from instance_norm_sides import (
     DTYPES,
     Inputs,
     Side,
     check,
+    check_results,
+    check_sides,
     describe_cpu,
     eager,
     forward_and_backward,
@@ -46,8 +51,11 @@ from instance_norm_sides import (
 from timing import Ratio, interleave, ratio, summary, write_json
 from torch import Tensor
 
-from fastmrigan import _core
-
+LIMITS = {
+    "clone": "what memory alone allows",
+    "clone + add": "what memory alone allows",
+    "autograd_floor": "what an autograd function in Python allows",
+}
 SHAPES = ((1, 256, 64, 64), (1, 128, 128, 128), (1, 64, 256, 256))
 LARGE = (8, 64, 256, 256)  # 134 MB in fp32
 
@@ -63,7 +71,7 @@ class Row:
     fast: str
     bar: float | None = None
     at_most: bool = False
-    limit: str | None = None  # the side that does no more than the memory traffic of a fused pass
+    limits: tuple[str, ...] = ()  # sides that do a part of what is needed: see LIMITS
     moved: int | None = None  # bytes a call reads and writes; prints GB/s
 
     def met(self, found: Ratio) -> bool | None:
@@ -77,15 +85,10 @@ def forward_rows(
 ) -> Iterator[Row]:
     for shape in SHAPES:
         inputs = make_inputs(shape, layout=layout)
-        for side in (fused, eager):
-            check(side, inputs)
-        sides = {"fused": partial(fused, inputs.x), "eager": partial(eager, inputs.x)}
+        checked = checked_sides(inputs, compiled)
+        sides = {name: partial(side, inputs.x) for name, side in checked.items()}
         sides["clone"] = inputs.x.clone
-        if compiled:
-            side = compile_eager()
-            check(side, inputs)
-            sides["compile"] = partial(side, inputs.x)
-        yield Row(name, inputs.x, sides, slow="eager", fast="fused", bar=6, limit="clone")
+        yield Row(name, inputs.x, sides, slow="eager", fast="fused", bar=6, limits=("clone",))
 
 
 def channels_last_rows(compiled: bool) -> Iterator[Row]:
@@ -97,16 +100,34 @@ def backward_rows(compiled: bool) -> Iterator[Row]:
         for shape in SHAPES:
             inputs = make_inputs(shape, affine=affine, gradients=True)
             with torch.enable_grad():
-                for side in (fused, eager):
-                    check(side, inputs)
-                sides = {"fused": both(fused, inputs), "eager": both(eager, inputs)}
-                sides["clone + add"] = partial(least_traffic, inputs.x.detach())
-                if compiled and not affine:
-                    side = compile_eager()
-                    check(side, inputs)
-                    sides["compile"] = both(side, inputs)
+                checked = checked_sides(inputs, compiled and not affine)
+                sides = {name: both(side, inputs) for name, side in checked.items()}
+                sides["autograd_floor"] = checked_floor(inputs)
+            sides["clone + add"] = partial(least_traffic, inputs.x.detach())
             name, bar = ("backward, affine", None) if affine else ("backward", 4.5)
-            yield Row(name, inputs.x, sides, "eager", "fused", bar=bar, limit="clone + add")
+            limits = ("clone + add", "autograd_floor")
+            yield Row(name, inputs.x, sides, "eager", "fused", bar=bar, limits=limits)
+
+
+def checked_sides(inputs: Inputs, compiled: bool) -> dict[str, Side]:
+    sides = {"fused": fused, "eager": eager}
+    if compiled:
+        sides["compile"] = compile_eager()
+    check_sides(sides, inputs)
+    return sides
+
+
+def checked_floor(inputs: Inputs) -> Callable[[], object]:
+    # On NaN: fresh memory may hold the right result already, from a side that was checked before.
+    nan_like = partial(torch.full_like, fill_value=float("nan"))
+    check_results(autograd_floor(inputs, nan_like), inputs.grad, inputs)
+    call = autograd_floor(inputs)
+
+    def floor() -> object:
+        with torch.enable_grad():
+            return call(inputs.grad)
+
+    return floor
 
 
 def least_traffic(x: Tensor) -> Tensor:
@@ -129,45 +150,14 @@ def kernel_rows(_: bool) -> Iterator[Row]:
     for shape in (*SHAPES, LARGE):
         x = make_inputs(shape).x
         y, copy = torch.empty_like(x), torch.empty_like(x)
-        sides = {"kernel": kernel_alone(x, y), "operator": partial(fused, x, out=y)}
+        kernel = partial(Kernels(Inputs(x)).forward, y)
+        sides = {"kernel": kernel, "operator": partial(fused, x, out=y)}
         for call in sides.values():
             y.fill_(float("nan"))
-            check(lambda *_, call=call, y=y: (call(), y)[1], Inputs(x))
+            check(lambda *_, call=call: call(), Inputs(x))
         sides["copy"] = partial(copy.copy_, x)
         bar, moved = (1.2 if shape == LARGE else 1.7), 2 * x.nbytes
         yield Row("kernel", x, sides, "kernel", "copy", bar, at_most=True, moved=moved)
-
-
-def kernel_alone(x: Tensor, y: Tensor) -> Callable[[], object]:
-    """The binding itself, on contiguous buffers: no checks, no dispatcher, no allocation."""
-    n, c, plane = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
-    dtypes = {torch.float32: 0, torch.bfloat16: 1}
-    statistics = torch.empty(3, n, c)
-    strides, threads = (c * plane, plane), torch.get_num_threads()
-
-    def call() -> None:
-        _core.instance_norm_forward(
-            shape=(n, c, plane),
-            channels_last=False,
-            dtype=dtypes[x.dtype],
-            activation=1,  # ReLU
-            slope=0.0,
-            eps=1e-5,
-            weight=0,
-            bias=0,
-            x=x.data_ptr(),
-            x_strides=strides,
-            residual=0,
-            residual_strides=strides,
-            y=y.data_ptr(),
-            y_strides=strides,
-            statistics=statistics.data_ptr(),
-            threads=threads,
-            cuda=False,
-            stream=0,
-        )
-
-    return call
 
 
 def bf16_rows(_: bool) -> Iterator[Row]:
@@ -212,11 +202,9 @@ def time_row(row: Row, quick: bool) -> dict[str, object]:
         verdict = f"{limit} {row.bar}x: {'met' if row.met(found) else 'MISSED'}"
     print(f"{row.name:18} {dtype} {list(row.x.shape)}: {', '.join(parts)}")
     print(f"{'':18} {row.slow} / {row.fast} {found}, {verdict}", flush=True)
-    if row.limit:
-        found_limit = ratio(seconds[row.slow], seconds[row.limit])
-        print(
-            f"{'':18} {row.slow} / {row.limit} {found_limit}: what memory alone allows", flush=True
-        )
+    limits = {name: ratio(seconds[row.slow], seconds[name]) for name in row.limits}
+    for name, limit in limits.items():
+        print(f"{'':18} {row.slow} / {name} {limit}: {LIMITS[name]}", flush=True)
     return {
         "row": row.name,
         "shape": list(row.x.shape),
@@ -227,7 +215,7 @@ def time_row(row: Row, quick: bool) -> dict[str, object]:
         "bar": row.bar,
         "at_most": row.at_most,
         "bytes_moved": row.moved,
-        "limit": row.limit and vars(ratio(seconds[row.slow], seconds[row.limit])),
+        "limits": {name: vars(limit) for name, limit in limits.items()},
         "met": row.met(found),
     }
 

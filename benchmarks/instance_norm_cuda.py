@@ -1,4 +1,4 @@
-"""The CUDA half of instance_norm.py: checks ours, then times it against eager, compile and a copy.
+"""The CUDA half of instance_norm.py: checks, then times ours against eager, compile and a copy.
 
     python benchmarks/instance_norm.py --device cuda [--quick] [--no-compile] [--seconds 190]
                                        [--launch graph|queue] [--json FILE]
@@ -16,7 +16,10 @@ as met or missed: 85 % of the copy's bandwidth, 3x eager, 1.3x torch.compile. to
 the generator's own three sizes and stops at 70 % of --seconds; at --seconds the rest is left out,
 and said so.
 
-Exits 6 where a result is wrong or a row fails; a missed goal is reported, not an error.
+Before a row is timed every side is held against float64, forward and gradients, within the
+tolerances that instance_norm_sides.py states for each type; after it, what each launch left is held
+against a call by itself. Exits 6 where a result of any side is wrong (that row has no figures) or a
+row fails; a missed goal is reported, not an error.
 """
 
 from __future__ import annotations
@@ -27,17 +30,19 @@ import itertools
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from instance_norm_launches import Call, Turn, check_launches, time_turns
 from instance_norm_sides import (
     DTYPES,
     LAYOUTS,
     Inputs,
     Side,
     check,
+    check_sides,
     eager,
     forward_and_backward,
     fused,
@@ -53,7 +58,6 @@ MORE_SIZES = tuple(
 )
 CHECKED = ((2, 5, 1, 1), (1, 3, 7, 9), (3, 33, 31, 17), (1, 2, 181, 217), (2, 64, 64, 64))
 GOALS = {"copy": 0.85, "eager": 3.0, "compile": 1.3}
-Call = Callable[[int], object]  # on the tensors of that number
 
 
 @dataclass(frozen=True)
@@ -109,87 +113,26 @@ def checks() -> list[dict[str, object]]:
     return rows
 
 
-@dataclass
-class Turn:
-    """One side's calls, launched as a whole; `sets` outputs are kept, `calls` calls are made."""
-
-    call: Call
-    sets: int
-    calls: int
-    launch: str
-    kept: deque = field(init=False)
-    replay: Callable[[], None] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.kept = deque(maxlen=self.sets)
-        self.replay = self.graph() if self.launch == "graph" else self.queue
-
-    def queue(self) -> None:
-        for number in range(self.calls):
-            self.kept.append(self.call(number % self.sets))
-
-    def graph(self) -> Callable[[], None]:
-        """Warms up on a side stream, as capturing asks for, then captures."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for number in range(3):
-                self.call(number % self.sets)
-        torch.cuda.current_stream().wait_stream(side)
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.queue()
-        while len(self.kept) > 1:  # the graph's pool keeps their memory
-            self.kept.popleft()
-        return graph.replay
-
-    def check_last(self) -> None:
-        """What the last launch left is what a call by itself gives: a graph must not go wrong."""
-        alone, last = self.call((self.calls - 1) % self.sets), self.kept[-1]
-        pairs = zip(alone, last, strict=True) if isinstance(alone, tuple) else [(alone, last)]
-        for one, other in pairs:
-            assert torch.equal(one, other), "a launched call gives other bits than one by itself"
+def sides_of(case: Case) -> dict[str, Side]:
+    sides = {"fused": fused, "eager": eager}
+    if case.compiled:
+        torch.compiler.reset()
+        sides["compile"] = torch.compile(eager, fullgraph=True, dynamic=False)
+    return sides
 
 
-def time_turns(turns: dict[str, Turn], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds per call of each side, one a round; the order turns round every second round."""
-    found: dict[str, list[float]] = {name: [] for name in turns}
-    for number in range(-2, rounds):
-        events = {}
-        for name in list(turns)[:: 1 if number % 2 == 0 else -1]:
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            if turns[name].launch == "queue":
-                torch.cuda.synchronize()
-                torch.cuda._sleep(500_000 * turns[name].calls)  # cycles, in which to queue them
-            begin.record()
-            turns[name].replay()
-            end.record()
-            events[name] = (begin, end)
-        torch.cuda.synchronize()
-        if number >= 0:  # the first two warm up
-            for name, (begin, end) in events.items():
-                found[name].append(begin.elapsed_time(end) / turns[name].calls)
-    return found
+def calls_of(sides: Mapping[str, Side], backward: bool, sets: list[Inputs]) -> dict[str, Call]:
+    """What is timed: the sides, and the copy that stands for the device's bandwidth."""
 
-
-def sides_of(case: Case, sets: list[Inputs]) -> dict[str, Call]:
     def call_of(side: Side) -> Call:
-        if not case.backward:
+        if not backward:
             return lambda number: side(sets[number].x)
         grads = [grad_for(side, inputs) for inputs in sets]
         return lambda number: forward_and_backward(side, sets[number], grads[number])
 
     copies = [torch.empty_like(inputs.x, requires_grad=False) for inputs in sets]
-    sides = {
-        "fused": call_of(fused),
-        "eager": call_of(eager),
-        "copy": lambda number: copies[number].copy_(sets[number].x.detach()),
-    }
-    if case.compiled:
-        torch.compiler.reset()
-        sides["compile"] = call_of(torch.compile(eager, fullgraph=True, dynamic=False))
-    return sides
+    calls = {name: call_of(side) for name, side in sides.items()}
+    return calls | {"copy": lambda number: copies[number].copy_(sets[number].x.detach())}
 
 
 def run_case(case: Case, cache: int, rounds: int, launch: str) -> dict[str, object]:
@@ -201,16 +144,19 @@ def run_case(case: Case, cache: int, rounds: int, launch: str) -> dict[str, obje
         device="cuda",
         gradients=case.backward,
     )
-    sets = [make(seed=0)]
-    check(fused, sets[0])
+    sets, sides = [make(seed=0)], sides_of(case)
+    check_sides(sides, sets[0])
     nbytes = sets[0].x.nbytes
     count = max(2, -(-6 * cache // (2 * nbytes)))
     sets += [make(seed=number) for number in range(1, count)]
     calls = max(count, -(-4_000_000_000 // (2 * nbytes)))  # 1 ms at 4 TB/s
     calls = min(calls, 256 if launch == "graph" else 64)  # a stream queues about 1,000 launches
-    turns = {name: Turn(call, count, calls, launch) for name, call in sides_of(case, sets).items()}
+    turns = {
+        name: Turn(call, count, calls, launch)
+        for name, call in calls_of(sides, case.backward, sets).items()
+    }
     times = time_turns(turns, rounds)
-    turns["fused"].check_last()
+    check_launches(turns, sets)
     medians = {name: statistics.median(found) for name, found in times.items()}
     copies = 2.5 if case.backward else 1.0
     ratios = {
@@ -304,7 +250,7 @@ def on_cuda(options: argparse.Namespace) -> int:
         except Exception as failure:  # whatever a compiler raises: the other rows are still wanted
             text = (str(failure).splitlines() or [""])[0]
             failed.append({"row": str(case), "why": f"{type(failure).__name__}: {text}"})
-            print(f"{case}: FAILED, not timed: {failed[-1]['why']}", flush=True)
+            print(f"{case}: FAILED, no figures: {failed[-1]['why']}", flush=True)
             if case.compiled:
                 remaining.appendleft(replace(case, compiled=False))
         gc.collect()

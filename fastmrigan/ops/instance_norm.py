@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Literal
+import numbers
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,10 @@ def instance_norm(
 
     Raises TypeError (types, devices) and ValueError (shapes, names, numbers).
     """
+    if type(eps) is not float:
+        eps = _number(eps, "eps as a number of at least 0")
+    if type(slope) is not float:
+        slope = _number(slope, "slope as a finite number")
     _check(x, weight, bias, activation, slope, residual, eps, backend)
     if out is not None:
         _check_out(x, weight, bias, residual, out)
@@ -178,9 +183,9 @@ def _check(
             f'instance_norm: expected backend "auto", "native" or "torch", got {backend!r}'
         )
     if not 0 <= eps < math.inf:
-        raise ValueError(f"instance_norm: expected eps of at least 0, got {eps}")
+        raise ValueError(f"instance_norm: expected eps as a number of at least 0, got {eps}")
     if not -math.inf < slope < math.inf:
-        raise ValueError(f"instance_norm: expected a finite slope, got {slope}")
+        raise ValueError(f"instance_norm: expected slope as a finite number, got {slope}")
     for name, vector in (("weight", weight), ("bias", bias)):
         if vector is None:
             continue
@@ -205,6 +210,21 @@ def _check(
                 f"got {_name(residual.dtype)}"
             )
         _check_device(x, residual, "residual")
+
+
+def _number(value: Any, expected: str) -> Any:
+    """value as the float that the kernels take; symbols of torch.compile and export as they are.
+
+    A bool is refused: FusedInstanceNorm2d(64, True) means affine, and would be an eps of 1.
+    """
+    if isinstance(value, (torch.SymFloat, torch.SymInt)):
+        return value
+    if isinstance(value, numbers.Real) and type(value) is not bool:
+        return float(value)  # an int or one of NumPy's
+    came = type(value).__name__
+    if value is None or isinstance(value, (bool, str)):
+        came = repr(value)
+    raise TypeError(f"instance_norm: expected {expected}, got {came}")
 
 
 def _autocast(x: Tensor) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from fastmrigan.ops.instance_norm import Activation, Backend, instance_norm
 from fastmrigan.ops.instance_norm_kernel import ACTIVATIONS
@@ -91,6 +93,7 @@ class FusedInstanceNorm3d(_FusedInstanceNorm):
 
 
 _FUSED = {nn.InstanceNorm2d: FusedInstanceNorm2d, nn.InstanceNorm3d: FusedInstanceNorm3d}
+_ACTIVATIONS: dict[type[nn.Module], Activation] = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu"}
 
 
 def fuse_instance_norm(
@@ -101,29 +104,24 @@ def fuse_instance_norm(
     Where a norm stands in an nn.Sequential and an nn.ReLU or nn.LeakyReLU follows, the activation
     is fused too and an nn.Identity takes its place, so that the names in the state_dict stay as
     they are; who reads the norm's own output there finds it activated (activations=False leaves
-    them apart). Parameters are the same objects: an optimiser made before keeps working. Left
-    alone, and logged: norms with running statistics, which need them in evaluation, and norms or
-    activations with hooks, which would no longer see their inputs.
+    them apart). Parameters are the same objects: an optimiser made before keeps working.
+
+    Left alone, and logged with the reason: norms with running statistics, which need them in
+    evaluation, and norms with a parametrization; norms and activations with hooks, which would no
+    longer see their inputs, with a forward patched on the instance, or of a derived class.
     """
     swapped = 0
     for path, parent in list(model.named_modules()):
         children = list(parent._modules.items())  # named_children would skip a repeated module
         following = [*children[1:], ("", None)]
         for (name, norm), (after_name, after) in zip(children, following, strict=False):
-            if type(norm) not in _FUSED:
-                continue
-            why_not = _why_not_fused(norm)
-            if why_not:
-                logger.warning(
-                    "fuse_instance_norm: left %s alone: %s",
-                    ".".join(filter(None, (path, name))),
-                    why_not,
-                )
+            if not _may_be_swapped(norm, _FUSED, path, name):
                 continue
             fused = _fused(norm, backend)
-            in_sequence = type(parent).forward is nn.Sequential.forward
-            if activations and in_sequence and _fusable(after):
-                fused.activation = "relu" if type(after) is nn.ReLU else "leaky_relu"
+            in_sequence = type(parent).forward is nn.Sequential.forward and not _patched(parent)
+            fusing = activations and in_sequence
+            if fusing and _may_be_swapped(after, _ACTIVATIONS, path, after_name):
+                fused.activation = _ACTIVATIONS[type(after)]
                 fused.slope = getattr(after, "negative_slope", fused.slope)
                 parent._modules[after_name] = nn.Identity()
             parent._modules[name] = fused
@@ -137,6 +135,36 @@ def _fused(norm: nn.Module, backend: Backend) -> _FusedInstanceNorm:
     return fused.train(norm.training)
 
 
+def _may_be_swapped(
+    module: nn.Module | None, kinds: Collection[type[nn.Module]], path: str, name: str
+) -> bool:
+    """Whether the module is one of `kinds` and no more; what is more than that is logged."""
+    if module is None or not isinstance(module, tuple(kinds)):
+        return False
+    why_not = _why_not(module, kinds)
+    if why_not:
+        where = ".".join(filter(None, (path, name)))
+        logger.warning("fuse_instance_norm: left %s alone: %s", where, why_not)
+    return not why_not
+
+
+def _why_not(module: nn.Module, kinds: Collection[type[nn.Module]]) -> str:
+    """What a swap would lose, or ""."""
+    if parametrize.is_parametrized(module):  # of a derived class too, hence asked first
+        return "it is parametrised"
+    if type(module) not in kinds:
+        return f"it is of a derived class, {type(module).__name__}"
+    if _patched(module):
+        return "its forward is patched"
+    if getattr(module, "track_running_stats", False):
+        return "it keeps running statistics"
+    return "it has hooks" if _has_hooks(module) else ""
+
+
+def _patched(module: nn.Module) -> bool:
+    return "forward" in vars(module)
+
+
 def _has_hooks(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks
@@ -144,13 +172,3 @@ def _has_hooks(module: nn.Module) -> bool:
         or module._backward_hooks
         or module._backward_pre_hooks
     )
-
-
-def _why_not_fused(norm: nn.Module) -> str:
-    if norm.track_running_stats:
-        return "it keeps running statistics"
-    return "it has hooks" if _has_hooks(norm) else ""
-
-
-def _fusable(after: nn.Module | None) -> bool:
-    return type(after) in (nn.ReLU, nn.LeakyReLU) and not _has_hooks(after)

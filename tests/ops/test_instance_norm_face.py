@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -116,8 +119,16 @@ REFUSED: dict[str, tuple[tuple[object, ...], dict[str, object], str]] = {
     "unknown activation": ((X,), {"activation": "gelu"}, "activation.*gelu"),
     "unknown backend": ((X,), {"backend": "cudnn"}, "backend.*cudnn"),
     "negative eps": ((X,), {"eps": -1e-5}, "eps.*-1e-05"),
-    "eps that is no number": ((X,), {"eps": float("nan")}, "eps.*nan"),
+    "eps of NaN": ((X,), {"eps": float("nan")}, "eps.*nan"),
+    "eps of None": ((X,), {"eps": None}, "expected eps as a number of at least 0, got None"),
+    "eps as text": ((X,), {"eps": "1e-5"}, "expected eps as a number of at least 0, got '1e-5'"),
+    "eps as a tensor": ((X,), {"eps": torch.tensor(1e-5)}, "eps as a number.*got Tensor"),
+    "eps as a switch": ((X,), {"eps": True}, "eps as a number.*got True"),
     "infinite slope": ((X,), {"slope": float("inf")}, "slope.*inf"),
+    "slope of None": ((X,), {"slope": None}, "expected slope as a finite number, got None"),
+    "slope as text": ((X,), {"slope": "0.2"}, "slope as a finite number, got '0.2'"),
+    "slope as a tensor": ((X,), {"slope": torch.ones(1)}, "slope as a finite number, got Tensor"),
+    "slope as a switch": ((X,), {"slope": False}, "slope as a finite number, got False"),
     "out of another shape": ((X,), {"out": torch.empty(2, 3, 4, 4)}, r"out.*2, 3, 4, 4"),
     "out of another type": ((X,), {"out": X.bfloat16()}, "out.*bfloat16"),
     "out elsewhere": ((X,), {"out": X.to("meta")}, "out.*meta"),
@@ -142,6 +153,15 @@ def test_refused_in_one_line_that_says_what_came(case, backend):
         instance_norm(*arguments, **({"backend": backend} | options))
     assert "\n" not in str(error.value)
     assert "expected" in str(error.value)
+
+
+@backends
+@pytest.mark.parametrize("number", [1, np.float32(0.5), np.float64(0.5), Fraction(1, 2)], ids=repr)
+def test_a_number_need_not_be_a_float(number, backend):
+    x = random_inputs((2, 3, 4, 5)).x
+    options = {"activation": "leaky_relu", "backend": backend}
+    expected = instance_norm(x, eps=float(number), slope=float(number), **options)
+    assert torch.equal(instance_norm(x, eps=number, slope=number, **options), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])

@@ -148,6 +148,18 @@ def test_one_graph_serves_every_size():
         compare_compiled(compiled, "contiguous", height)
 
 
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_one_graph_takes_eps_and_slope_as_arguments(dynamic):
+    def norm(x: Tensor, eps: float, slope: float) -> Tensor:
+        return instance_norm(x, activation="leaky_relu", eps=eps, slope=slope, backend="native")
+
+    torch.compiler.reset()
+    compiled = torch.compile(norm, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    x = random_inputs((2, 4, 5, 6)).x
+    for numbers in ((1e-5, 0.2), (1e-3, 0.1), (1, 2), (2, 3)):
+        torch.testing.assert_close(compiled(x, *numbers), norm(x, *numbers))
+
+
 @pytest.mark.slow
 @layouts
 def test_inductor_compiles_forward_and_backward(layout):
