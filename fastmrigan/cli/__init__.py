@@ -31,8 +31,10 @@ COMMANDS = (
     "export",
     "info",
     "synth",
+    "translate",
     "bench",
     "evaluate",
+    "style-transfer",
     "demo",
 )
 
@@ -52,8 +54,9 @@ def build_app():  # type: ignore[no-untyped-def]
         rich_markup_mode=None,
     )
     for name in COMMANDS:
-        module = import_module(f"fastmrigan.cli.{name}")
-        app.command(name)(getattr(module, name))
+        function = name.replace("-", "_")
+        module = import_module(f"fastmrigan.cli.{function}")
+        app.command(name)(getattr(module, function))
     return app
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from fastmrigan.models.initial import normal_weights
+
 SMALLEST = 16
 
 
@@ -21,6 +23,8 @@ def doublings(size: int) -> int:
 
 class DcganGenerator(nn.Module):
     """Latents float32 [N, latent] to slices [N, channels, size, size] in [-1, 1]."""
+
+    latent_distribution = "normal"
 
     def __init__(
         self, *, size: int = 64, channels: int = 1, latent: int = 100, width: int = 64
@@ -47,6 +51,10 @@ class DcganGenerator(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         return self.layers(latents[:, :, None, None])  # [N, channels, size, size]
 
+    def initialise(self) -> None:
+        """Convolutions N(0, 0.02); batch norm's scale N(1, 0.02) and bias 0. From torch's RNG."""
+        normal_weights(self)
+
 
 class DcganDiscriminator(nn.Module):
     """Slices [N, channels, size, size] to logits [N]; above 0 means "real"."""
@@ -71,12 +79,6 @@ class DcganDiscriminator(nn.Module):
     def forward(self, slices: Tensor) -> Tensor:
         return self.layers(slices).flatten()  # [N]
 
-
-def initialise(network: nn.Module) -> None:
-    """Convolutions N(0, 0.02); batch norm's scale N(1, 0.02) and bias 0. From torch's own RNG."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(layer.weight, 0.0, 0.02)
-        elif isinstance(layer, nn.BatchNorm2d):
-            nn.init.normal_(layer.weight, 1.0, 0.02)
-            nn.init.zeros_(layer.bias)
+    def initialise(self) -> None:
+        """As the generator's."""
+        normal_weights(self)

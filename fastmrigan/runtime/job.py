@@ -1,5 +1,6 @@
 """A bulk job: every slice of a plan, once each, whatever interrupts it.
 
+What a job samples is said here, what it translates in `translation`; both are `Work` to `run`.
 The engine makes the next shard while a thread packs and writes the one before. `run.json` pins
 all that the bytes depend on; a later run into the same folder must agree with it and goes on where
 the last one stopped.
@@ -25,6 +26,7 @@ from fastmrigan.files import TMP, is_full, write_whole
 from fastmrigan.imaging.quantise import to_uint8, to_uint16
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.progress import Progress
+from fastmrigan.runtime.backends.base import Float32
 from fastmrigan.runtime.generator import Generator
 from fastmrigan.runtime.shards import (
     FORMATS,
@@ -42,8 +44,29 @@ SHARDS_WAITING = 2  # finished by the engine, not yet on the disk
 
 
 @dataclass(frozen=True)
+class Output:
+    """Where the slices of a job go, and as what."""
+
+    out: Path
+    format: str = "shard"  # shard, png or npz
+    shard_size: int = 256  # slices a shard
+    dtype: str = "uint8"  # uint8 or uint16
+
+    def check(self) -> None:
+        """Raises UsageError on a value that cannot be meant."""
+        if self.shard_size < 1:
+            raise UsageError(f"--shard-size {self.shard_size}: expected at least 1")
+        for name, chosen, known in (
+            ("format", self.format, list(FORMATS)),
+            ("dtype", self.dtype, list(QUANTISERS)),
+        ):
+            if chosen not in known:
+                raise UsageError(f"--{name} {chosen}: unknown; choose one of {', '.join(known)}")
+
+
+@dataclass(frozen=True)
 class JobOptions:
-    """What a job makes, and where."""
+    """What a job that samples makes, and where."""
 
     out: Path
     count: int
@@ -52,19 +75,29 @@ class JobOptions:
     shard_size: int = 256  # slices a shard
     dtype: str = "uint8"  # uint8 or uint16
 
+    @property
+    def output(self) -> Output:
+        return Output(self.out, self.format, self.shard_size, self.dtype)
+
     def check(self) -> None:
         """Raises UsageError on a value that cannot be meant."""
-        for name, value in (("count", self.count), ("shard-size", self.shard_size)):
-            if value < 1:
-                raise UsageError(f"--{name} {value}: expected at least 1")
+        if self.count < 1:
+            raise UsageError(f"--count {self.count}: expected at least 1")
         if not 0 <= self.seed < 2**64:
             raise UsageError(f"--seed {self.seed}: expected a whole number from 0 to 2^64 - 1")
-        for name, chosen, known in (
-            ("format", self.format, list(FORMATS)),
-            ("dtype", self.dtype, list(QUANTISERS)),
-        ):
-            if chosen not in known:
-                raise UsageError(f"--{name} {chosen}: unknown; choose one of {', '.join(known)}")
+        self.output.check()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What tells one kind of job from another: its inputs, and what is said of its slices."""
+
+    command: str  # of fastmrigan
+    task: str  # of the model file
+    count: int  # slices
+    batches: Callable[[Shard], Iterator[Float32]]  # a shard's [<= batch, H, W], in order
+    origin: Origin
+    pins: dict[str, Any]  # what the bytes depend on beside the engine, the plan and the output
 
 
 @dataclass(frozen=True)
@@ -77,35 +110,53 @@ class JobResult:
 
 
 def synthesise(generator: Generator, options: JobOptions) -> JobResult:
-    """Makes every slice of the job that is not in its folder yet.
+    """Samples every slice of the job that is not in its folder yet.
 
-    Raises UsageError (wrong options, a folder that belongs to another job, a second writer),
-    DiskFull, or Interrupted on Ctrl-C and SIGTERM with every finished shard kept.
+    Raises UsageError (wrong options, a model that translates, a folder that belongs to another
+    job, a second writer), DiskFull, or Interrupted on Ctrl-C and SIGTERM with every finished shard
+    kept.
     """
     options.check()
-    plan = Plan(options.count, options.shard_size)
-    with _only_writer(options.out):
-        _pin(options.out, _pinned(generator, options))
-        todo = _unfinished(options, plan)
+    if generator.metadata.task != "sample":
+        raise UsageError(
+            f"{generator.model.path}: translates slices and cannot sample them; use "
+            "`fastmrigan translate`"
+        )
+    work = Work(
+        command="synth",
+        task="sample",
+        count=options.count,
+        batches=lambda shard: generator.stream(shard.count, options.seed, shard.first),
+        origin=Origin(options.seed, generator.model.sha256),
+        pins={"seed": options.seed},
+    )
+    return run(generator, work, options.output)
+
+
+def run(generator: Generator, work: Work, output: Output) -> JobResult:
+    """Makes every slice of `work` that is not in its folder yet; raises as `synthesise` does."""
+    plan = Plan(work.count, output.shard_size)
+    with _only_writer(output.out):
+        _pin(output.out, work, _pinned(generator, work, output))
+        todo = _unfinished(output, plan)
         with (
             StopSignal() as signal,
             Progress(
-                "synth", plan.count, "slices", start=plan.count - sum(s.count for s in todo)
+                work.command, plan.count, "slices", start=plan.count - sum(s.count for s in todo)
             ) as progress,
         ):
-            _make(generator, options, todo, progress, signal)
+            _make(work, output, todo, progress, signal)
         return JobResult(progress.done, progress.done - progress.start, progress.seconds)
 
 
 def _make(
-    generator: Generator,
-    options: JobOptions,
+    work: Work,
+    output: Output,
     todo: list[Shard],
     progress: Progress,
     signal: StopSignal,
 ) -> None:
-    fmt, quantise = FORMATS[options.format], QUANTISERS[options.dtype]
-    origin = Origin(options.seed, generator.model.sha256)
+    fmt, quantise = FORMATS[output.format], QUANTISERS[output.dtype]
     waiting: deque[tuple[Shard, Future[None]]] = deque()
 
     def settle(leave: int) -> None:
@@ -118,65 +169,67 @@ def _make(
     with ThreadPoolExecutor(1, "shard-writer") as writer:
         try:
             for shard in todo:
-                slices = _shard_slices(generator, options.seed, shard, quantise, signal)
+                slices = _shard_slices(work, shard, quantise, signal)
                 if slices is None:
                     break
-                written = writer.submit(commit, options.out, fmt, shard, slices, origin)
+                written = writer.submit(commit, output.out, fmt, shard, slices, work.origin)
                 waiting.append((shard, written))
                 settle(SHARDS_WAITING)
             settle(0)
         except OSError as error:
             for _, written in waiting:
                 written.cancel()
-            raise _disk_error(error, options, progress.done) from error
+            raise _disk_error(error, output, work.count, progress.done) from error
     if signal.stopped:
         raise Interrupted(
-            f"{options.out}: stopped with {progress.done:,} of {options.count:,} slices made; "
+            f"{output.out}: stopped with {progress.done:,} of {work.count:,} slices made; "
             "the same command goes on from there"
         )
 
 
 def _shard_slices(
-    generator: Generator,
-    seed: int,
-    shard: Shard,
-    quantise: Callable[[Any], Slices],
-    signal: StopSignal,
+    work: Work, shard: Shard, quantise: Callable[[Any], Slices], signal: StopSignal
 ) -> Slices | None:
     """The shard's slices [count, H, W], or None where a signal came first."""
     parts = []
-    for batch in generator.stream(shard.count, seed, shard.first):
+    for batch in work.batches(shard):
         if signal.stopped:
             return None
         parts.append(batch)
     return quantise(np.concatenate(parts))
 
 
-def _pinned(generator: Generator, options: JobOptions) -> dict[str, Any]:
+def _pinned(generator: Generator, work: Work, output: Output) -> dict[str, Any]:
     """Everything the bytes of the shards depend on."""
     return {
         "layout": LAYOUT,
         "model_sha256": generator.model.sha256,
-        "seed": options.seed,
-        "count": options.count,
-        "shard_size": options.shard_size,
-        "format": options.format,
-        "dtype": options.dtype,
+        **work.pins,
+        "count": work.count,
+        "shard_size": output.shard_size,
+        "format": output.format,
+        "dtype": output.dtype,
         "batch": generator.batch,
         **generator.backend.describe(),
         "instruction_set": _core.isa(),
     }
 
 
-def _pin(out: Path, pinned: dict[str, Any]) -> None:
+def _pin(out: Path, work: Work, pinned: dict[str, Any]) -> None:
     """Writes run.json, or holds an existing one against this run."""
     path = out / "run.json"
     if path.exists():
         try:
             known = json.loads(path.read_text())
+            task = known.get("task", "sample")  # a job that samples states none
             differing = [key for key in known | pinned if known.get(key) != pinned.get(key)]
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise UsageError(f"{path}: unreadable ({error}); take another --out") from error
+        if task != work.task:
+            raise UsageError(
+                f"{path}: a job of task {task!r} began there, this one is {work.task!r}; take "
+                "another --out"
+            )
         if differing:
             key = differing[0]
             raise UsageError(
@@ -189,11 +242,11 @@ def _pin(out: Path, pinned: dict[str, Any]) -> None:
     write_whole(path, (json.dumps(pinned, indent=2) + "\n").encode())
 
 
-def _unfinished(options: JobOptions, plan: Plan) -> list[Shard]:
-    for leftover in options.out.glob("shard-*" + TMP):
+def _unfinished(output: Output, plan: Plan) -> list[Shard]:
+    for leftover in output.out.glob("shard-*" + TMP):
         remove(leftover)
-    suffix = FORMATS[options.format].suffix
-    return [shard for shard in plan if not (options.out / shard.name(suffix)).exists()]
+    suffix = FORMATS[output.format].suffix
+    return [shard for shard in plan if not (output.out / shard.name(suffix)).exists()]
 
 
 @contextmanager
@@ -212,8 +265,8 @@ def _only_writer(out: Path) -> Iterator[None]:
         yield
 
 
-def _disk_error(error: OSError, options: JobOptions, done: int) -> Exception:
-    kept = f"{done:,} of {options.count:,} slices are safe"
+def _disk_error(error: OSError, output: Output, count: int, done: int) -> Exception:
+    kept = f"{done:,} of {count:,} slices are safe"
     if is_full(error):
-        return DiskFull(f"{options.out}: no space left; {kept}: free some, run the same command")
-    return UsageError(f"{options.out}: cannot write: {error.strerror}; {kept}")
+        return DiskFull(f"{output.out}: no space left; {kept}: free some, run the same command")
+    return UsageError(f"{output.out}: cannot write: {error.strerror}; {kept}")

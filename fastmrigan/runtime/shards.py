@@ -13,9 +13,10 @@ import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,20 +57,53 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What every slice of a job is labelled with."""
+class Sources:
+    """What a job translates: entry i is the input of slice i."""
 
-    seed: int
+    dataset: str  # fingerprint of the prepared dataset
+    index: Sequence[int]  # [N], in that dataset
+    source: Sequence[str]  # [N], the hash that index.jsonl keeps of each source's name
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What every slice of a job is labelled with: a seed where it is sampled, or its source."""
+
+    seed: int | None
     model_sha256: str
+    sources: Sources | None = None
 
     def record(self, index: int) -> dict[str, object]:
-        return {
+        """The label of slice `index`, without None."""
+        labels = {
             "index": index,
             "model_sha256": self.model_sha256,
             "notice": NOTICE,
             "seed": self.seed,
             "synthetic": True,
         }
+        if self.sources is not None:
+            labels |= {
+                "dataset": self.sources.dataset,
+                "source": self.sources.source[index],
+                "source_index": self.sources.index[index],
+            }
+        return {name: value for name, value in labels.items() if value is not None}
+
+    def arrays(self, shard: Shard) -> dict[str, Any]:
+        """The same for a whole shard: scalars, and [shard.count] where slices differ."""
+        part = slice(shard.first, shard.first + shard.count)
+        labels: dict[str, Any] = {"index": np.arange(part.start, part.stop)}
+        if self.seed is not None:
+            labels["seed"] = np.uint64(self.seed)
+        labels |= {"model_sha256": np.str_(self.model_sha256), "notice": np.str_(NOTICE)}
+        if self.sources is not None:
+            labels |= {
+                "dataset": np.str_(self.sources.dataset),
+                "source": np.array(self.sources.source[part]),
+                "source_index": np.array(self.sources.index[part], np.int64),
+            }
+        return labels
 
 
 def pack_tar(shard: Shard, slices: Slices, origin: Origin) -> bytes:
@@ -115,16 +149,9 @@ def write_tar(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
 
 
 def write_npz(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
-    """One .npz: slices [n, H, W], index int64 [n], and what `Origin` says, as scalars."""
+    """One .npz: slices [n, H, W], index int64 [n], and what else `Origin` says."""
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        slices=slices,
-        index=np.arange(shard.first, shard.first + shard.count),
-        seed=np.uint64(origin.seed),
-        model_sha256=np.str_(origin.model_sha256),
-        notice=np.str_(NOTICE),
-    )
+    np.savez(buffer, slices=slices, **origin.arrays(shard))
     write_synced(path, buffer.getvalue())
 
 
@@ -195,8 +222,8 @@ def read_slices(folder: str | Path) -> Iterator[tuple[int, Slices]]:
     for index, x in _read_all(folder):
         if index != expected:
             raise UsageError(
-                f"{folder}: slice {expected:,} is missing; finish the job with its `fastmrigan "
-                "synth` command"
+                f"{folder}: slice {expected:,} is missing; finish the job: the command that began "
+                "it goes on from there"
             )
         if x.ndim != 2 or x.dtype not in (np.uint8, np.uint16):
             raise InputRejected(
@@ -208,8 +235,8 @@ def read_slices(folder: str | Path) -> Iterator[tuple[int, Slices]]:
     count = _planned(folder)
     if count is not None and expected != count:
         raise UsageError(
-            f"{folder}: holds {expected:,} of {count:,} slices; finish the job with its "
-            "`fastmrigan synth` command"
+            f"{folder}: holds {expected:,} of {count:,} slices; finish the job: the command that "
+            "began it goes on from there"
         )
 
 

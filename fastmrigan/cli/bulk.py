@@ -1,0 +1,35 @@
+"""What `synth` and `translate` share: the options of an engine and an output, and their lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fastmrigan.runtime.generator import Generator
+    from fastmrigan.runtime.job import JobResult
+
+Model = Annotated[Path, typer.Argument(help="A model file written by `fastmrigan export`.")]
+Out = Annotated[Path, typer.Option(help="Folder for the slices; resumed if it has some.")]
+Format = Annotated[str, typer.Option(help="shard (WebDataset tar), png or npz.")]
+ShardSize = Annotated[int, typer.Option(help="Slices a shard.")]
+Dtype = Annotated[str, typer.Option(help="uint8 or uint16.")]
+Backend = Annotated[str, typer.Option(help="auto, openvino, onnxruntime, …")]
+Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
+Batch = Annotated[int, typer.Option(help="Slices an engine call.")]
+Threads = Annotated[int | None, typer.Option(help="Default: all this process may use.")]
+
+
+def engine_line(generator: Generator) -> str:
+    engine = generator.backend
+    return (
+        f"{engine.name} {engine.version} in {engine.precision} on {engine.device}, "
+        f"{engine.threads} threads ({generator.reason})"
+    )
+
+
+def result_line(out: Path, result: JobResult) -> str:
+    rate = f", {result.made / result.seconds:,.0f} slices/s" if result.made else ""
+    return f"{out}: {result.slices:,} slices, {result.made:,} made now{rate}"

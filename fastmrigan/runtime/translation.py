@@ -1,0 +1,88 @@
+"""The bulk job that translates: every slice of a selection of a prepared dataset, in its order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fastmrigan.errors import UsageError
+from fastmrigan.imaging.dataset import PreparedDataset, open_array
+from fastmrigan.imaging.quantise import to_float
+from fastmrigan.runtime.backends.base import Float32
+from fastmrigan.runtime.generator import Generator
+from fastmrigan.runtime.job import JobResult, Output, Work, run
+from fastmrigan.runtime.model_file import ModelFile
+from fastmrigan.runtime.shards import Origin, Shard, Sources
+
+UNKNOWN = (None, "unknown")  # contrasts that say nothing
+
+
+def translate(
+    generator: Generator,
+    dataset: PreparedDataset,
+    output: Output,
+    *,
+    split: str = "all",
+    label: str | None = None,
+) -> JobResult:
+    """Translates every slice of a selection that is not in the output folder yet.
+
+    Slice i is made of input i of `dataset.select(split, label)`, by itself; of a paired dataset,
+    of its source slices. Inputs are read a batch at a time.
+    Raises as `synthesise` does; UsageError too where the model samples, the selection is empty or
+    the slices are not of the model's size, and InputRejected where the dataset's bytes are not
+    those of its fingerprint.
+    """
+    output.check()
+    selected = dataset.select(split, label)  # int64 [N]
+    check_inputs(generator.model, dataset)
+    if not len(selected):
+        of_label = f" labelled {label!r}" if label is not None else ""
+        raise UsageError(f"{dataset.path}: no slices{of_label} in split {split}; take another")
+    if output.out.resolve() == dataset.path.resolve():
+        raise UsageError(f"{output.out}: is the prepared dataset itself; take another --out")
+    dataset.check_fingerprint()
+    slices = open_array(dataset.path, "slices.npy", dataset.info)  # uint16 [all, H, W], on disk
+    fingerprint = dataset.info.fingerprint
+
+    def batches(shard: Shard) -> Iterator[Float32]:
+        end = shard.first + shard.count
+        for start in range(shard.first, end, generator.batch):
+            part = selected[start : min(start + generator.batch, end)]
+            yield generator.translate(to_float(slices[part]))  # [<= batch, H, W]
+
+    sources = Sources(
+        fingerprint,
+        [int(index) for index in selected],
+        [dataset.records[index].source for index in selected],
+    )
+    work = Work(
+        command="translate",
+        task="translate",
+        count=len(selected),
+        batches=batches,
+        origin=Origin(None, generator.model.sha256, sources),
+        pins={"task": "translate", "dataset": fingerprint, "split": split, "label": label},
+    )
+    return run(generator, work, output)
+
+
+def check_inputs(model: ModelFile, dataset: PreparedDataset) -> None:
+    """Raises UsageError where the model samples, or translates slices of another size."""
+    if model.metadata.task != "translate":
+        raise UsageError(
+            f"{model.path}: samples slices and cannot translate them; use `fastmrigan synth`"
+        )
+    if dataset.info.size != model.metadata.slice_size:
+        (height, width), expected = dataset.info.size, model.metadata.slice_size
+        raise UsageError(
+            f"{dataset.path}: slices are {height}x{width}, {model.path} translates "
+            f"{expected[0]}x{expected[1]}; prepare them with --size {max(expected)}"
+        )
+
+
+def contrast_mismatch(model: ModelFile, dataset: PreparedDataset) -> str | None:
+    """A line where dataset and model name different source contrasts; None where one is unknown."""
+    have, wants = dataset.info.contrast, model.metadata.source_contrast
+    if have in UNKNOWN or wants in UNKNOWN or have == wants:
+        return None
+    return f"{dataset.path}: slices are {have}, {model.path} was trained to translate {wants}"
