@@ -3,6 +3,7 @@
 # make test-all  the same, then the slow lane: sanitizers, crashes, hostile input, peers
 # make check     what pre-commit runs: ruff, mypy, clang-format
 # make format    what ruff and clang-format can mend by themselves
+# make reproduction  REPRODUCTION.md anew, from docs/reproduction, the recipes and RESULTS.md
 #
 # PYTHON=python3.12        another interpreter (3.11 or later)
 # TORCH_INDEX=URL          the package index torch comes from (PyTorch's CPU index, say)
@@ -25,7 +26,7 @@ PROBE := import pip, torch, numpy, scipy, openvino, onnx, onnxruntime, pydantic,
   pydicom, nibabel, matplotlib, tensorboard, skimage, hypothesis, pytest, mypy, ruff, \
   scikit_build_core, nanobind, pytorch_fid
 
-.PHONY: demo test test-fast test-slow test-all check format environment install sanitizers clean
+.PHONY: demo test test-fast test-slow test-all check format reproduction environment install sanitizers clean
 
 demo: install
 	$(BIN)/fastmrigan demo --out demo
@@ -50,6 +51,9 @@ format: environment
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+reproduction: install
+	$(BIN)/python docs/reproduction/generate.py
 
 # A virtual environment that is whole, or a new one: half-made and broken ones are thrown away.
 environment:

@@ -71,9 +71,18 @@ class Exported:
 
 
 def export_run(
-    run: Path, out: Path, *, step: int | None = None, ema: bool = True, tolerance: float = TOLERANCE
+    run: Path,
+    out: Path,
+    *,
+    step: int | None = None,
+    ema: bool = True,
+    back: bool = False,
+    tolerance: float = TOLERANCE,
 ) -> Exported:
     """Writes the generator of a run folder's checkpoint (the newest, or `step`) to `out`.
+
+    ema: the averaged weights, where the run has them. back: CycleGAN's generator from target to
+    source.
 
     Raises UsageError for a folder that is no run, has no such checkpoint, an `out` that cannot
     be written or a `tolerance` above 0.1, ModelRefused for a damaged checkpoint, CheckFailed where
@@ -85,22 +94,28 @@ def export_run(
 
     _check_tolerance(tolerance)
     out = _writable(out)
-    loaded = load_generator(run, step=step, ema=ema)
-    return export_generator(loaded.module, out, facts_of(loaded, ema), tolerance=tolerance)
+    loaded = load_generator(run, step=step, ema=ema, back=back)
+    return export_generator(loaded.module, out, facts_of(loaded, back), tolerance=tolerance)
 
 
-def facts_of(loaded: LoadedGenerator, ema: bool) -> GeneratorFacts:
+def facts_of(loaded: LoadedGenerator, back: bool = False) -> GeneratorFacts:
     """What a run's checkpoint knows of its generator."""
     recipe, dataset = loaded.recipe, loaded.dataset
+    samples = recipe.task == "sample"
+    sides = (dataset.get("source", {}), dataset)
+    source, target = (side.get("contrast") for side in (sides[::-1] if back else sides))
+    apart = ("contrast", "grading")
+    training = {"step": loaded.step, "ema": loaded.averaged, "seed": recipe.seed}
     return GeneratorFacts(
         task=recipe.task,
         recipe=recipe.name,
         slice_size=(recipe.size, recipe.size),
-        latent_size=recipe.generator.latent,
-        target_contrast=dataset.get("contrast"),
+        latent_size=recipe.generator.latent if samples else None,
+        source_contrast=None if samples else source,
+        target_contrast=target,
         grading=dataset.get("grading"),
-        training_data={k: v for k, v in dataset.items() if k not in ("contrast", "grading")},
-        training={"step": loaded.step, "ema": ema, "seed": recipe.seed},
+        training_data={k: v for k, v in dataset.items() if k not in apart},
+        training=training if samples else training | {"back": back},
     )
 
 

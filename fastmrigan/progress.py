@@ -23,20 +23,29 @@ class Progress:
 
     `start` counts what an earlier run had done: shown as done, left out of the rate.
     `seconds_left`, where given, overrides the estimate (a run bounded by time, not by count).
+    `shown` false says nothing: of several processes of one job, one reports.
     """
 
     def __init__(
-        self, label: str, total: int, unit: str, *, start: int = 0, every_seconds: float = 30.0
+        self,
+        label: str,
+        total: int,
+        unit: str,
+        *,
+        start: int = 0,
+        every_seconds: float = 30.0,
+        shown: bool = True,
     ) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.start = self.done = start
         self.note = ""
         self.every_seconds = every_seconds
+        self.shown = shown
         self._bar: RichProgress | None = None
 
     def __enter__(self) -> Progress:
         self.began = self._shown = time.monotonic()
-        if sys.stderr.isatty():
+        if self.shown and sys.stderr.isatty():
             self._open_bar()
         else:
             self._print(f"{self.label}: starting at {self.done:,} of {self.total:,} {self.unit}")
@@ -91,7 +100,8 @@ class Progress:
         self._bar.start()
 
     def _print(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        if self.shown:
+            print(text, file=sys.stderr, flush=True)
 
     def __exit__(
         self,

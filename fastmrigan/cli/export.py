@@ -17,6 +17,9 @@ def export(
     ema: Annotated[
         bool, typer.Option("--ema/--no-ema", help="The averaged weights, or the last step's.")
     ] = True,
+    back: Annotated[
+        bool, typer.Option("--back", help="CycleGAN: the generator from target to source.")
+    ] = False,
     tolerance: Annotated[
         float, typer.Option(help="Largest error allowed against PyTorch, on the [-1, 1] scale.")
     ] = 1e-4,
@@ -28,9 +31,9 @@ def export(
     """
     from fastmrigan.export.onnx import export_run
 
-    made = export_run(run, out, step=step, ema=ema, tolerance=tolerance)
+    made = export_run(run, out, step=step, ema=ema, back=back, tolerance=tolerance)
     meta, parity = made.metadata, made.parity
-    weights = "averaged (EMA) weights" if ema else "last weights"
+    weights = "averaged (EMA) weights" if meta.training["ema"] else "last weights"
     print(
         f"{meta.recipe}, step {meta.training['step']:,}, {weights}, {made.parameters:,} parameters"
     )
@@ -42,4 +45,7 @@ def export(
             f"max abs error {engine.max_abs_error:.2e}  PSNR {engine.psnr_db:.1f} dB{judged}"
         )
     print(f"wrote {made.path} ({made.size / 1e6:.1f} MB, sha256 {made.sha256})")
-    print(f"{meta.notice}; next: fastmrigan synth {made.path} --count 1000 --out slices")
+    if meta.task == "sample":
+        print(f"{meta.notice}; next: fastmrigan synth {made.path} --count 1000 --out slices")
+    else:
+        print(f"{meta.notice}; next: fastmrigan translate {made.path} --inputs DATA --out slices")

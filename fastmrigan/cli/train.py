@@ -5,11 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fastmrigan.cli.freed_memory import KeepFreedMemory
+
+if TYPE_CHECKING:
+    from fastmrigan.training.data import TrainingData
 
 
 def train(
@@ -18,6 +21,13 @@ def train(
     ],
     data: Annotated[
         Path | None, typer.Option(help="Prepared dataset (the --out of `fastmrigan prepare`).")
+    ] = None,
+    source_data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Translation: prepared dataset of the source slices, where --data holds the "
+            "target's alone."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder; a run begun there is resumed.")
@@ -35,6 +45,21 @@ def train(
     minutes: Annotated[
         float | None, typer.Option(min=0.0, help="Stop after these minutes of this call.")
     ] = None,
+    fidelity: Annotated[
+        str | None,
+        typer.Option(
+            help="reference: the published schedule to the letter, a last epoch at learning rate "
+            "0 included; corrected: without that."
+        ),
+    ] = None,
+    speed: Annotated[
+        bool | None,
+        typer.Option(
+            "--speed/--no-speed",
+            help="The same mathematics in fewer passes, or the reference's order [default: the "
+            "recipe's, which is --speed].",
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")
     ] = "auto",
@@ -51,20 +76,22 @@ def train(
     except ImportError as error:
         raise MissingDependency("torch", "train", "fastmrigan train") from error
 
-    from fastmrigan.training.recipe import load_recipe
+    from fastmrigan.training.recipe_file import load_recipe
 
     overrides = list(set_ or [])
     overrides += [f"steps={steps}"] if steps is not None else []
     overrides += [f"epochs={epochs}"] if epochs is not None else []
+    overrides += [f"fidelity={fidelity}"] if fidelity is not None else []
+    overrides += [f"speed={str(speed).lower()}"] if speed is not None else []
     resolved = load_recipe(recipe, overrides)
 
     if dry_run:
-        from fastmrigan.training.networks import initial_networks, parameter_count
+        from fastmrigan.training.networks import parameter_count
+        from fastmrigan.training.systems import system_of
 
-        generator, discriminator = initial_networks(resolved)
         print(resolved.to_yaml(), end="")
-        print(f"# generator: {parameter_count(generator):,} parameters")
-        print(f"# discriminator: {parameter_count(discriminator):,} parameters")
+        for name, network in system_of(resolved).make(resolved).items():
+            print(f"# {name}: {parameter_count(network):,} parameters")
         return
     if data is None or out is None:
         missing = " and ".join(n for n, v in (("--data", data), ("--out", out)) if v is None)
@@ -77,24 +104,31 @@ def train(
         device = "cuda" if torch.cuda.is_available() else "cpu"
 
     from fastmrigan.ops import memory
-    from fastmrigan.training.data import load_training_data
+    from fastmrigan.training.distributed import ranks_of_this_run
+    from fastmrigan.training.loading import load_training_data
     from fastmrigan.training.loop import train as run_training
 
     memory.keep_freed_memory(keep_freed_memory)
-    slices = load_training_data(data, resolved)
-    print(
-        f"train: {resolved.name} on {slices.count:,} slices, {device}, {resolved.precision}, "
-        f"{torch.get_num_threads()} threads",
-        file=sys.stderr,
-    )
-    result = run_training(
-        resolved,
-        slices,
-        out,
-        minutes=minutes,
-        device=device,
-        resume_command=shlex.join(["fastmrigan", *sys.argv[1:]]),
-    )
+    with ranks_of_this_run(device) as ranks:
+        slices = load_training_data(data, resolved, source_data=source_data, world=ranks.world)
+        if ranks.first:
+            several = f", {ranks.world} processes" if ranks.world > 1 else ""
+            print(
+                f"train: {resolved.name} on {described(slices)}, {device}, {resolved.precision}, "
+                f"{torch.get_num_threads()} threads{several}",
+                file=sys.stderr,
+            )
+        result = run_training(
+            resolved,
+            slices,
+            out,
+            minutes=minutes,
+            device=f"cuda:{ranks.local}" if device == "cuda" else device,
+            resume_command=shlex.join([*launcher(ranks.world), *sys.argv[1:]]),
+            ranks=ranks,
+        )
+    if not ranks.first:
+        return
     if result.steps_now == 0:
         print(f"{out}: already at step {result.step:,}; give more --steps or --epochs to go on")
     else:
@@ -102,4 +136,24 @@ def train(
             f"{out}: step {result.step:,} (epoch {result.epoch:,.1f}), {result.steps_now:,} steps "
             f"in {result.seconds_now:,.0f} s ({result.step_seconds:.3f} s a step)"
         )
+        total = sum(result.phases.values())
+        shares = sorted(result.phases.items(), key=lambda phase: -phase[1])
+        print("time: " + ", ".join(f"{name} {spent / total:.0%}" for name, spent in shares))
+    print(f"look at {out / 'run.html'}")
     print(f"next: fastmrigan export {shlex.quote(str(out))} --out model.onnx")
+
+
+def launcher(processes: int) -> list[str]:
+    """The words before the command's own."""
+    if processes == 1:
+        return ["fastmrigan"]
+    return ["torchrun", "--nproc-per-node", str(processes), "-m", "fastmrigan"]
+
+
+def described(data: TrainingData) -> str:
+    """E.g. "600 source and 620 target slices"."""
+    if data.sources is None:
+        return f"{len(data.slices):,} slices"
+    if data.paired:
+        return f"{len(data.slices):,} pairs of slices"
+    return f"{len(data.sources):,} source and {len(data.slices):,} target slices"

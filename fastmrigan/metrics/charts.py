@@ -126,7 +126,8 @@ def nice_top(value: float) -> float:
 def round_ticks(low: float, high: float) -> Values:
     """The multiples of a round number within [low, high], about four of them."""
     step = nice_top((high - low) / 4)
-    return step * np.arange(np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9) + 1)
+    first, last = np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9)
+    return step * np.arange(first, last + 1) + 0.0  # + 0.0: the ceiling of -1e-9 is -0.0
 
 
 def _blocks(values: Values) -> Values:

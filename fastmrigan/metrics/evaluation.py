@@ -25,7 +25,7 @@ KIND = "fastmrigan-evaluation"
 UNTRAINED = 2000  # slices drawn from the untrained generator, at most
 ENOUGH = 2048  # below this many slices on a side the report warns
 SHOWN_NEIGHBOURS = 16
-CURVES = ("epoch", "loss_d", "loss_g", "d_real_accuracy", "d_fake_accuracy")
+CURVES = ("epoch", "loss_d", "loss_g")
 
 
 @dataclass
@@ -85,7 +85,8 @@ def evaluate(
         )
     trained = None if run is None else load_generator(run)
     if label is None and trained is not None:
-        label = trained.recipe.label
+        recipe = trained.recipe
+        label = recipe.label if recipe.task == "sample" else recipe.target_label
     curves = [] if run is None else read_curves(run / "metrics.jsonl")
     ours = slice_sets.read_slice_set(real, label=label)
     theirs = slice_sets.read_slice_set(synthetic, limit=limit)
@@ -102,7 +103,7 @@ def evaluate(
     real_features = random_features(ours.slices, label="features of real slices")  # [N, 464]
     made_features = random_features(theirs.slices, label="features of synthetic slices")
     found = measures.frechet_measures(real_features, made_features, seed)
-    if run is not None:
+    if run is not None and trained is not None and trained.recipe.task == "sample":
         made = measures.untrained_slices(run, min(UNTRAINED, len(theirs.slices)), seed)
         features = random_features(made, label="features of untrained slices")  # [M, 464]
         found += measures.untrained_measures(real_features, features, found[0].value)
@@ -110,7 +111,7 @@ def evaluate(
     found.append(measures.copying(ours, theirs))
     if labelled is not None:
         found += measures.classifier_measures(*labelled, theirs, seed)
-    if run is not None:
+    if run is not None and trained is not None and trained.recipe.system == "gan":
         found += measures.discriminator_measures(run, ours, theirs, seed)
 
     draws = np.random.default_rng(seed)

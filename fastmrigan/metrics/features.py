@@ -37,11 +37,12 @@ DIMENSION = 2 * 24 + 2 * 32 + 2 * 48 + 4 * 64
 Float32 = npt.NDArray[np.float32]
 
 
-def random_features(slices: Float32, *, label: str = "features") -> Float32:
+def random_features(slices: Float32, *, label: str = "features", shown: bool = True) -> Float32:
     """The fixed random features of slices.
 
     slices: float32 [N, H, W] in [-1, 1], H and W >= 16. Returns float32 [N, 464].
-    Row i depends on slice i alone. Raises UsageError for another shape or type.
+    Row i depends on slice i alone. `shown` false keeps its progress to itself, for callers that
+    have one of their own. Raises UsageError for another shape or type.
     """
     if slices.ndim != 3 or slices.dtype != np.float32 or min(slices.shape[1:]) < 16:
         raise UsageError(
@@ -50,7 +51,8 @@ def random_features(slices: Float32, *, label: str = "features") -> Float32:
         )
     rows = np.empty((len(slices), DIMENSION), np.float32)
     batch = max(1, BATCH_PIXELS // (slices.shape[1] * slices.shape[2]))
-    with Progress(label, len(slices), "slices") as progress, torch.inference_mode():
+    progress = Progress(label, len(slices), "slices", shown=shown)
+    with progress, torch.inference_mode():
         for first in range(0, len(slices), batch):
             chunk = np.ascontiguousarray(slices[first : first + batch])
             rows[first : first + batch] = _embed(torch.from_numpy(chunk)).numpy()

@@ -22,6 +22,8 @@ from fastmrigan.errors import UsageError
 Features = npt.NDArray[np.floating]
 Matrix = npt.NDArray[np.float64]
 
+HALVES = 10  # seeded random halvings averaged into the floor
+
 
 @dataclass(frozen=True)
 class Frechet:
@@ -60,6 +62,20 @@ def frechet(a: Features, b: Features) -> Frechet:
     forms = ["QR triangle" if len(x) > x.shape[1] else "centred features" for x in (a, b)]
     method = f"singular values of the product of {forms[0]} and {forms[1]}"
     return Frechet(mean_part + covariance_part, mean_part, covariance_part, method)
+
+
+def split_half_floor(features: Features, seed: int) -> float:
+    """Mean distance between random halves of features [N, d], N >= 4: real against real.
+
+    Over HALVES halvings drawn from `seed`. Raises UsageError as `frechet` does.
+    """
+    draws = np.random.default_rng(seed)
+    half = len(features) // 2
+    distances = []
+    for _ in range(HALVES):
+        order = draws.permutation(len(features))
+        distances.append(frechet_distance(features[order[:half]], features[order[half : 2 * half]]))
+    return float(np.mean(distances))
 
 
 def _factor(features: Features) -> tuple[Matrix, Matrix]:

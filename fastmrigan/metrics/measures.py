@@ -13,7 +13,7 @@ from torch import nn
 
 from fastmrigan.errors import UsageError
 from fastmrigan.metrics.classifier import train_tumour_classifier
-from fastmrigan.metrics.frechet import frechet_distance
+from fastmrigan.metrics.frechet import HALVES, frechet_distance, split_half_floor
 from fastmrigan.metrics.neighbours import nearest_real
 from fastmrigan.metrics.similarity import ssim
 from fastmrigan.metrics.slice_sets import SliceSet
@@ -23,7 +23,6 @@ from fastmrigan.training.checkpoint import (
     load_untrained_generator,
 )
 
-HALVES = 10  # seeded random halvings averaged into the floor
 PAIRS = 500  # random pairs behind the diversity figure
 
 Float32 = npt.NDArray[np.float32]
@@ -78,17 +77,6 @@ def frechet_measures(real: Float32, made: Float32, seed: int) -> list[Measure]:
             )
         )
     return measures
-
-
-def split_half_floor(features: Float32, seed: int) -> float:
-    """Mean Frechet distance between random halves of features [N, d], N >= 4."""
-    draws = np.random.default_rng(seed)
-    half = len(features) // 2
-    distances = []
-    for _ in range(HALVES):
-        order = draws.permutation(len(features))
-        distances.append(frechet_distance(features[order[:half]], features[order[half : 2 * half]]))
-    return float(np.mean(distances))
 
 
 def untrained_slices(run: Path, count: int, seed: int) -> Float32:

@@ -186,24 +186,40 @@ def curves(evaluation: Evaluation) -> str:
     def of(key: str) -> npt.NDArray[np.float64]:
         return np.array([row[key] for row in rows], np.float64)
 
-    losses = line_chart(
-        steps,
-        {"discriminator": of("loss_d"), "generator": of("loss_g")},
-        x_label="step",
-        y_label="loss (nats)",
-    )
-    accuracies = line_chart(
-        steps,
-        {"real called real": of("d_real_accuracy"), "fake called fake": of("d_fake_accuracy")},
-        x_label="step",
-        y_label="share of the batch",
-        y_range=(0.0, 1.0),
+    charts = [
+        (
+            line_chart(
+                steps,
+                {"discriminator": of("loss_d"), "generator": of("loss_g")},
+                x_label="step",
+                y_label="loss (nats)",
+            ),
+            "Losses (nats). They do not say how good the slices are; a discriminator loss near 0 "
+            "says that training has stalled.",
+        )
+    ]
+    if all("d_real_accuracy" in row and "d_fake_accuracy" in row for row in rows):
+        accuracies = {
+            "real called real": of("d_real_accuracy"),
+            "fake called fake": of("d_fake_accuracy"),
+        }
+        charts.append(
+            (
+                line_chart(
+                    steps,
+                    accuracies,
+                    x_label="step",
+                    y_label="share of the batch",
+                    y_range=(0.0, 1.0),
+                ),
+                "Share of each batch that the discriminator called right while training.",
+            )
+        )
+    figures = "".join(
+        f"<figure>{chart}<figcaption>{caption}</figcaption></figure>" for chart, caption in charts
     )
     return (
-        f'<div class="pair"><figure>{losses}<figcaption>Losses (nats). They do not say how good '
-        "the slices are; a discriminator loss near 0 says that training has stalled."
-        f"</figcaption></figure><figure>{accuracies}<figcaption>Share of each batch that the "
-        "discriminator called right while training.</figcaption></figure></div>"
+        f'<div class="pair">{figures}</div>'
         f'<p class="soft">Up to step {int(steps[-1]):,}, epoch {rows[-1]["epoch"]:,.1f}; long runs '
         "are averaged in blocks of steps.</p>"
     )

@@ -1,7 +1,8 @@
 """Checkpoints of a run: written whole or not at all, loaded without running code.
 
 A checkpoint is one dict of plain values and tensors: schema, step, elapsed, recipe, dataset, the
-states of the networks, optimisers and EMA, and the states of the random-number generators.
+states of networks, averages, optimisers and image pools, the watch's memory, and the states of
+every process's random-number generators.
 """
 
 from __future__ import annotations
@@ -20,32 +21,33 @@ from torch import nn
 
 from fastmrigan.errors import ModelRefused, UsageError
 from fastmrigan.files import write_whole
-from fastmrigan.training import ema as running_mean
-from fastmrigan.training.networks import (
-    Networks,
-    initial_networks,
-    make_discriminator,
-    make_generator,
-)
-from fastmrigan.training.recipe import Recipe, check, load_recipe
+from fastmrigan.models.faces import SampleFace, TranslateFace
+from fastmrigan.training.distributed import Ranks
+from fastmrigan.training.recipe_file import check, load_recipe
+from fastmrigan.training.systems import System, system_of
+from fastmrigan.training.systems.sampling import calibrate
 
-SCHEMA = 1
-KEYS = {"schema", "step", "elapsed", "recipe", "dataset", "networks", "torch_rng", "cuda_rng"}
+SCHEMA = 2
+KEYS = {"schema", "step", "elapsed", "recipe", "dataset", "system", "watch", "torch_rng"}
+KEYS |= {"cuda_rng"}
 REMEDY = "move it away, and the run goes on from the one before it"
 
 
 @dataclass(frozen=True)
 class LoadedGenerator:
-    module: nn.Module  # eval, float32, on the CPU: [N, latent] -> [N, 1, H, W] in [-1, 1]
-    recipe: Recipe
+    # eval, float32, on the CPU: latents [N, latent] from N(0, 1), or slices [N, 1, H, W] of the
+    # source, to slices [N, 1, H, W] in [-1, 1]
+    module: nn.Module
+    recipe: Any
     step: int
     dataset: dict[str, Any]  # fingerprint, count, labels, size, grading, contrast, label
+    averaged: bool  # the EMA's weights
 
 
 @dataclass(frozen=True)
 class LoadedDiscriminator:
     module: nn.Module  # eval, float32, on the CPU: [N, 1, H, W] -> logits [N]
-    recipe: Recipe
+    recipe: Any
     step: int
     dataset: dict[str, Any]
 
@@ -62,27 +64,38 @@ def steps_of(run: Path) -> list[int]:
 
 def save(
     run: Path,
-    networks: Networks,
+    system: System,
+    ranks: Ranks,
     *,
-    recipe: Recipe,
+    recipe: Any,
     dataset: dict[str, Any],
     step: int,
     elapsed: float,
+    watch: dict[str, Any],
 ) -> Path:
-    """Writes the run's checkpoint of `step`; the EMA's batch norm must be calibrated."""
+    """Writes the run's checkpoint of `step`, by the first rank; all ranks must ask.
+
+    The averages must be ready to judge.
+    """
+    more = ranks.gather(system.more_state())
+    torch_rng = ranks.gather(torch.get_rng_state())
+    cuda_rng = ranks.gather(torch.cuda.get_rng_state() if torch.cuda.is_available() else None)
+    path = path_of(run, step)
+    if not ranks.first:
+        return path
     document = {
         "schema": SCHEMA,
         "step": step,
         "elapsed": elapsed,  # seconds of training, all sessions of the run together
         "recipe": recipe.model_dump(mode="json"),
         "dataset": dataset,
-        "networks": networks.state(),
-        "torch_rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "system": system.state() | {"more": more},
+        "watch": watch,
+        "torch_rng": torch_rng,
+        "cuda_rng": cuda_rng,
     }
     buffer = io.BytesIO()
     torch.save(document, buffer)
-    path = path_of(run, step)
     path.parent.mkdir(exist_ok=True)
     write_whole(path, buffer.getbuffer())
     return path
@@ -120,8 +133,13 @@ def load(run: Path, step: int | None = None) -> dict[str, Any] | None:
             raise ModelRefused(f"{path}: not a checkpoint of fastmrigan; {REMEDY}")
         if document["schema"] > SCHEMA:
             raise ModelRefused(
-                f"{path}: checkpoint schema {document['schema']}, this version reads up to "
-                f"{SCHEMA}; update fastmrigan"
+                f"{path}: checkpoint schema {document['schema']}, this version reads {SCHEMA}; "
+                "update fastmrigan"
+            )
+        if document["schema"] < SCHEMA:
+            raise ModelRefused(
+                f"{path}: checkpoint schema {document['schema']} of an earlier fastmrigan, this "
+                f"version reads {SCHEMA}; go on with that one, or begin a new run"
             )
         if not document.keys() >= KEYS:
             missing = ", ".join(sorted(KEYS - document.keys()))
@@ -146,41 +164,59 @@ def damage_refused(path: Path) -> Iterator[None]:
         raise ModelRefused(f"{path}: not a readable checkpoint ({fact}); {REMEDY}") from error
 
 
-def restore(run: Path, document: dict[str, Any], networks: Networks) -> None:
-    """Puts a checkpoint's networks, optimisers, EMA and random-number states in place.
+def restore(run: Path, document: dict[str, Any], system: System, ranks: Ranks) -> None:
+    """Puts a checkpoint's system and this rank's random-number states in place.
 
     ModelRefused where they do not fit.
     """
     with damage_refused(path_of(run, document["step"])):
-        networks.load_state(document["networks"])
-        torch.set_rng_state(document["torch_rng"])
-        if document["cuda_rng"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(document["cuda_rng"])
+        state = document["system"]
+        system.load_state(state | {"more": state["more"][ranks.rank]})
+        torch.set_rng_state(document["torch_rng"][ranks.rank])
+        cuda_rng = document["cuda_rng"][ranks.rank]
+        if cuda_rng is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(cuda_rng)
 
 
-def load_generator(run: Path, *, step: int | None = None, ema: bool = True) -> LoadedGenerator:
-    """The generator of a run's checkpoint (the newest, or `step`): its EMA, or the plain one.
+def load_generator(
+    run: Path, *, step: int | None = None, ema: bool = True, back: bool = False
+) -> LoadedGenerator:
+    """The generator of a run's checkpoint (the newest, or `step`): its EMA where there is one and
+    `ema` asks for it, or the plain one. `back`: CycleGAN's generator of source slices.
 
-    The plain one's batch norm is calibrated as the EMA's was, so that both can be compared.
-    UsageError where `run` holds no checkpoint, ModelRefused where it cannot be read.
+    A plain one's batch norm is calibrated as the EMA's was, so that both can be compared.
+    UsageError where `run` holds no checkpoint or no such generator, ModelRefused where it cannot
+    be read.
     """
     document, recipe = required(run, step)
-    generator = make_generator(recipe)
+    name = "generator_back" if back else "generator"
+    networks = system_of(recipe).make(recipe)
+    if name not in networks:
+        raise UsageError(f"{run}: {recipe.name} has no generator of the other direction")
+    network = networks[name]
+    averaged = ema and recipe.ema is not None
     with damage_refused(path_of(run, document["step"])):
-        generator.load_state_dict(document["networks"]["ema" if ema else "generator"])
-    if not ema:
-        running_mean.calibrate(generator, recipe.generator.latent, recipe.seed)
+        network.load_state_dict(document["system"]["ema" if averaged else "networks"][name])
+    if recipe.task == "sample" and not averaged:
+        calibrate(network, recipe)
     return LoadedGenerator(
-        frozen(generator), recipe, int(document["step"]), dict(document["dataset"])
+        faced(network, recipe), recipe, int(document["step"]), dict(document["dataset"]), averaged
     )
+
+
+def faced(network: nn.Module, recipe: Any) -> nn.Module:
+    """The generator as every other part of the program knows generators."""
+    if recipe.task == "sample":
+        return frozen(SampleFace(network))
+    return frozen(TranslateFace(network, recipe.channels))
 
 
 def load_discriminator(run: Path, *, step: int | None = None) -> LoadedDiscriminator:
     """The discriminator of a run's checkpoint; errors as in `load_generator`."""
     document, recipe = required(run, step)
-    discriminator = make_discriminator(recipe)
+    discriminator = system_of(recipe).make(recipe)["discriminator"]
     with damage_refused(path_of(run, document["step"])):
-        discriminator.load_state_dict(document["networks"]["discriminator"])
+        discriminator.load_state_dict(document["system"]["networks"]["discriminator"])
     return LoadedDiscriminator(
         frozen(discriminator), recipe, int(document["step"]), dict(document["dataset"])
     )
@@ -191,15 +227,16 @@ def load_untrained_generator(run: Path) -> LoadedGenerator:
     config = run / "config.yaml"
     if not config.is_file():
         raise UsageError(f"{run}: no config.yaml; not a run folder of `fastmrigan train`")
-    recipe = load_recipe(str(config))
+    recipe: Any = load_recipe(str(config))
     rng = torch.get_rng_state()
-    generator, _ = initial_networks(recipe)
+    generator = system_of(recipe).initial(recipe)["generator"]
     torch.set_rng_state(rng)
-    running_mean.calibrate(generator, recipe.generator.latent, recipe.seed)
-    return LoadedGenerator(frozen(generator), recipe, 0, {})
+    if recipe.task == "sample":
+        calibrate(generator, recipe)
+    return LoadedGenerator(faced(generator, recipe), recipe, 0, {}, False)
 
 
-def required(run: Path, step: int | None) -> tuple[dict[str, Any], Recipe]:
+def required(run: Path, step: int | None) -> tuple[dict[str, Any], Any]:
     document = load(run, step)
     if document is None:
         raise UsageError(

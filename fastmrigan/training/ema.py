@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
-from fastmrigan.training.recipe import Ema
+from fastmrigan.training.sections import Ema
 
 CALIBRATION_BATCHES = 4
 CALIBRATION_BATCH = 128
@@ -22,12 +24,12 @@ def update(mean: nn.Module, live: nn.Module, step: int, ema: Ema) -> None:
 
 
 @torch.no_grad()
-def calibrate(generator: nn.Module, latent: int, seed: int) -> None:
-    """Replaces batch norm's running statistics by those over 512 seeded latents.
+def calibrate(generator: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    """Replaces batch norm's running statistics by those over `batches` of inputs.
 
     Averaged weights have activations of their own: the live generator's statistics do not fit
-    them, and an untrained one has none. A function of the weights and the seed alone. Leaves the
-    generator in eval mode. After `torch.optim.swa_utils.update_bn`.
+    them, and an untrained one has none. A function of the weights and the batches alone. Leaves
+    the generator in eval mode. After `torch.optim.swa_utils.update_bn`.
     """
     norms = [layer for layer in generator.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -35,10 +37,8 @@ def calibrate(generator: nn.Module, latent: int, seed: int) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over the batches
     generator.train()
-    for latents in seeded_latents(CALIBRATION_BATCHES * CALIBRATION_BATCH, latent, seed).split(
-        CALIBRATION_BATCH
-    ):
-        generator(latents.to(next(generator.parameters()).device))
+    for inputs in batches if norms else ():
+        generator(inputs.to(next(generator.parameters()).device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     generator.eval()

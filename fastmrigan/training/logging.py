@@ -1,4 +1,7 @@
-"""What a run writes down: metrics.jsonl, one line a step, and the same for TensorBoard."""
+"""What a run writes down: metrics.jsonl, one line a step, and the same for TensorBoard.
+
+TensorBoard's writer hands its events to a thread of its own; the loop does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,26 @@ class MetricsLog:
     """Appends to RUN/metrics.jsonl and RUN/tensorboard; use it in a `with` statement.
 
     `step` is where the run goes on: later lines of an earlier session are dropped from
-    metrics.jsonl and hidden in TensorBoard, so that nothing is doubled.
+    metrics.jsonl and hidden in TensorBoard, so that nothing is doubled. `writes` false does
+    nothing: of several processes of one run, one writes.
     """
 
-    def __init__(self, run: Path, step: int) -> None:
-        path = run / "metrics.jsonl"
+    def __init__(self, run: Path, step: int, *, writes: bool = True) -> None:
+        self.run, self.writes = run, writes
+        if writes:
+            self._open(step)
+
+    def _open(self, step: int) -> None:
+        path = self.run / "metrics.jsonl"
         kept = [row for row in read_metrics(path) if row["step"] <= step]
         write_whole(path, "".join(map(as_line, kept)).encode())
         self._file = path.open("a", encoding="utf-8")
-        self._tensorboard = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        self._tensorboard = SummaryWriter(str(self.run / "tensorboard"), purge_step=step + 1)
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """One dict a step, each with `step`; TensorBoard gets their means at the last step."""
+        if not self.writes:
+            return
         self._file.write("".join(map(as_line, rows)))
         self._file.flush()
         for key in rows[-1]:
@@ -36,6 +47,23 @@ class MetricsLog:
                 continue
             mean = sum(row[key] for row in rows) / len(rows)
             self._tensorboard.add_scalar(key, mean, rows[-1]["step"])
+
+    def write_figures(self, step: int, figures: dict[str, float]) -> None:
+        """What was measured at one step, for TensorBoard."""
+        if self.writes:
+            for key, value in figures.items():
+                self._tensorboard.add_scalar(f"evaluation/{key}", value, step)
+
+    def drop_after(self, step: int) -> None:
+        """Forgets what was written of later steps: the run has gone back."""
+        if self.writes:
+            self.close()
+            self._open(step)
+
+    def close(self) -> None:
+        if self.writes:
+            self._file.close()
+            self._tensorboard.close()
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -46,8 +74,7 @@ class MetricsLog:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self._file.close()
-        self._tensorboard.close()
+        self.close()
 
 
 def as_line(row: dict[str, Any]) -> str:

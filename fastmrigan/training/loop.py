@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-import fastmrigan
-from fastmrigan.errors import CheckFailed, Interrupted, UsageError
-from fastmrigan.imaging.contact_sheet import contact_sheet, write_png
+from fastmrigan.errors import CheckFailed, InputRejected, Interrupted, UsageError
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.progress import Progress
-from fastmrigan.training import checkpoint, ema
-from fastmrigan.training.data import SliceOrder, TrainingData, flip_half
+from fastmrigan.training import checkpoint
+from fastmrigan.training.augmenting import Batches
+from fastmrigan.training.data import TrainingData
+from fastmrigan.training.distributed import Ranks
+from fastmrigan.training.evaluation import write_figures
+from fastmrigan.training.guards import out_of_memory, seed_of
 from fastmrigan.training.logging import MetricsLog
-from fastmrigan.training.losses import discriminator_loss, generator_loss
-from fastmrigan.training.networks import Networks, build, parameter_count
 from fastmrigan.training.plots import plot_losses
 from fastmrigan.training.recipe import Recipe
-from fastmrigan.training.run_folder import locked, resumable, write_config, write_run
+from fastmrigan.training.run_folder import (
+    locked,
+    resumable,
+    write_config,
+    write_run,
+    write_samples,
+)
+from fastmrigan.training.run_page import write_run_page
+from fastmrigan.training.systems import Batch, Clock, System, system_of
+from fastmrigan.training.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,11 @@ class TrainResult:
     seconds_now: float  # this call, checkpoints and samples included
     step_seconds: float  # mean of its steps alone; 0 without steps
     elapsed: float  # seconds of training, all sessions of the run together
+    phases: dict[str, float]  # seconds of this call's steps by phase (data, generator, …)
+
+
+class Fault(Exception):
+    """Why training cannot go on as it is, in one line."""
 
 
 def train(
@@ -44,30 +58,40 @@ def train(
     minutes: float | None = None,
     device: str = "cpu",
     resume_command: str = "the same command",
+    ranks: Ranks | None = None,
 ) -> TrainResult:
     """Trains until the first bound (steps, epochs, or `minutes` of this call), resuming `run`.
 
-    Raises UsageError without a bound or for a folder that holds another run, CheckFailed when a
-    loss or a weight is no longer finite, Interrupted after Ctrl-C or SIGTERM, all of it saved.
+    Raises UsageError without a bound, for a folder that holds another run and where the memory does
+    not suffice, CheckFailed when a loss or a weight is no longer finite or the discriminator has
+    collapsed (and the recipe does not roll back), Interrupted after Ctrl-C or SIGTERM, all of it
+    saved.
     """
-    last_step = recipe.total_steps(data.count)
+    ranks = ranks or Ranks()
+    last_step = recipe.total_steps(data.count, ranks.world)
     if last_step is None and minutes is None:
         raise UsageError(f"{recipe.name}: no bound; give --steps, --epochs or --minutes")
     if minutes is not None and not minutes > 0:
         raise UsageError(f"--minutes {minutes}: expected more than 0")
-    with locked(run), StopSignal() as signal:
-        resumed = resumable(run, recipe, data.info)
-        networks = build(recipe, torch.device(device))
-        first_step, earlier = 0, 0.0
+    with locked(run, ranks), StopSignal() as signal:
+        resumed = resumable(run, recipe, data.info, ranks)
+        session = Session(recipe, data, run, torch.device(device), ranks, last_step)
         if resumed is not None:
-            checkpoint.restore(run, resumed, networks)
-            first_step, earlier = int(resumed["step"]), float(resumed["elapsed"])
-        session = Session(recipe, data, run, networks, torch.device(device), first_step, earlier)
-        if last_step is not None and first_step >= last_step:
+            session.restore(resumed)
+        if last_step is not None and session.step >= last_step:
             return session.result()
-        with MetricsLog(run, first_step) as session.log:
-            write_config(run, recipe)
-            session.go_on(last_step, minutes, signal, resume_command)
+        with MetricsLog(run, session.step, writes=ranks.first) as session.log:
+            if ranks.first:
+                write_config(run, recipe)
+            try:
+                session.go_on(minutes, signal, resume_command)
+            except (RuntimeError, MemoryError) as error:
+                saved = session.saved_step is not None
+                advice = out_of_memory(error, recipe.batch, size=recipe.size, resumable=saved)
+                if advice is None:
+                    raise
+                session.ended("stopped: out of memory")
+                raise advice from error
         return session.result()
 
 
@@ -81,58 +105,84 @@ class Session:
         recipe: Recipe,
         data: TrainingData,
         run: Path,
-        networks: Networks,
         device: torch.device,
-        first_step: int,
-        earlier: float,
+        ranks: Ranks,
+        last_step: int | None,
     ) -> None:
         self.recipe, self.data, self.run = recipe, data, run
-        self.networks, self.device = networks, device
-        self.step = self.first_step = first_step
-        self.earlier = earlier  # seconds of training before this call
+        self.device, self.ranks, self.last_step = device, ranks, last_step
+        self.system: System = system_of(recipe)(recipe, data, device, ranks)
+        self.step = self.first_step = 0
+        self.earlier = 0.0  # seconds of training before this call
         self.began = time.monotonic()
         self.rows: list[dict[str, Any]] = []  # steps not yet written down
+        self.phases: dict[str, float] = {}
         self.stepping = 0.0  # seconds in training steps alone
-        self.calibrated_step: int | None = None
-        self.saved_step = first_step if checkpoint.steps_of(run) else None
-        self.milestones = {recipe.epoch_end(e, data.count): e for e in recipe.plot_epochs}
+        self.saved_step: int | None = None
+        self.judged_step: int | None = None
+        self.watch = Watch(self.system)
+        self.milestones = self.steps_of_epochs(recipe.plot_epochs)
 
-    def go_on(
-        self, last_step: int | None, minutes: float | None, signal: StopSignal, resume_command: str
-    ) -> None:
-        recipe, seconds = self.recipe, math.inf if minutes is None else minutes * 60
-        order = SliceOrder(self.data.count, recipe.batch, recipe.seed)
+    def steps_of_epochs(self, epochs: tuple[int, ...]) -> dict[int, int]:
+        count, world = self.data.count, self.ranks.world
+        return {self.recipe.epoch_end(epoch, count, world): epoch for epoch in epochs}
+
+    @property
+    def epoch(self) -> float:
+        return self.step * self.recipe.batch * self.ranks.world / self.data.count
+
+    def restore(self, document: dict[str, Any]) -> None:
+        """Puts a checkpoint in place: this call goes on from its step."""
+        checkpoint.restore(self.run, document, self.system, self.ranks)
+        self.step = self.first_step = self.saved_step = int(document["step"])
+        self.earlier = float(document["elapsed"])
+        self.watch.load(document["watch"])
+
+    def go_on(self, minutes: float | None, signal: StopSignal, resume_command: str) -> None:
+        recipe, last_step = self.recipe, self.last_step
+        seconds = float("inf") if minutes is None else minutes * 60
         self.write_facts("running")
         if self.step == 0:
             self.sample()
+        batches = self.batches()
         total = last_step if last_step is not None else self.step
-        with Progress("train", total, "steps", start=self.step) as progress:
+        with Progress("train", total, "steps", start=self.step, shown=self.ranks.first) as progress:
             while True:  # one step at least, however short the time
-                began = time.perf_counter()
-                real = self.data.slices[order.batch_of(self.step)].to(self.device)
-                if recipe.deviations.horizontal_flip:
-                    real = flip_half(real)
-                row = self.train_step(real, time.perf_counter() - began)
-                self.stepping += time.perf_counter() - began
-                self.step += 1
-                epoch = self.step * recipe.batch / self.data.count
-                self.rows.append({"step": self.step, "epoch": round(epoch, 4)} | row)
-
-                if self.step % recipe.log_every == 0:
-                    self.flush()
-                if self.step % recipe.sample_every == 0:
-                    self.sample()
-                if self.step % recipe.checkpoint_every == 0 or self.step in self.milestones:
-                    self.save()
+                try:
+                    self.train_step(batches)
+                    if self.step % recipe.log_every == 0:
+                        self.flush()
+                    if self.step % recipe.sample_every == 0:
+                        self.sample()
+                    if self.is_time_to_evaluate():
+                        self.evaluate()
+                    if self.is_time_to_save():
+                        self.save()
+                except InputRejected:  # a file that could be read before
+                    with contextlib.suppress(Fault):  # then the last good checkpoint stands
+                        self.save()
+                    self.ended("stopped: the data cannot be read")
+                    raise
+                except Fault as fault:
+                    self.go_back(str(fault))
+                    batches = self.batches()
+                    progress.advance(self.step - progress.done)
+                    continue
                 if self.step in self.milestones:
                     self.plot(f"loss_epoch_{self.milestones[self.step]}.png")
-                progress.advance(seconds_left=self.seconds_left(last_step, seconds))
-                in_time = time.monotonic() - self.began < seconds
-                if self.step == last_step or signal.stopped or not in_time:
+                progress.advance(seconds_left=self.seconds_left(seconds))
+                out_of_time = time.monotonic() - self.began >= seconds
+                if self.step == last_step or self.ranks.any(signal.stopped or out_of_time):
                     break
-        stopped_early = signal.stopped and self.step != last_step
-        self.save()
-        self.write_facts("interrupted" if stopped_early else "finished")
+        stopped_early = self.ranks.any(signal.stopped) and self.step != last_step
+        try:
+            if recipe.evaluate_every is not None and not stopped_early:
+                if not self.is_time_to_evaluate():  # else it has been done
+                    self.evaluate()
+            self.save()
+        except Fault as fault:
+            self.stop(str(fault))
+        self.ended("interrupted" if stopped_early else "finished")
         if stopped_early:
             raise Interrupted(
                 f"{self.run}: stopped at step {self.step:,}, all of it saved; resume with: "
@@ -140,177 +190,199 @@ class Session:
             )
         self.sample()
         self.plot("loss_last.png")
+        self.page()
 
-    def train_step(self, real: Tensor, data_seconds: float) -> dict[str, Any]:
-        """One step of the discriminator, one of the generator, one of the EMA. real: [N, 1, H, W].
+    def is_time_to_save(self) -> bool:
+        due = self.step % self.recipe.checkpoint_every == 0 or self.step == self.last_step
+        return due or self.step in self.milestones
 
-        The discriminator sees real and generated slices in batches of their own, since its batch
-        norm must not mix them; the same generated batch then serves the generator's step.
-        """
-        recipe, networks = self.recipe, self.networks
-        generator, discriminator = networks.generator, networks.discriminator
-        half = torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
-        times = [time.perf_counter()]
-        discriminator.requires_grad_(True)
-        latents = torch.randn(len(real), recipe.generator.latent).to(self.device)  # [N, latent]
-        with half:
-            fake = generator(latents)  # [N, 1, H, W]
-            on_real = discriminator(self.noisy(real))  # [N]
-            on_fake = discriminator(self.noisy(fake.detach()))  # [N]
-        loss_d = discriminator_loss(on_real, on_fake, real_label=recipe.deviations.real_label)
-        networks.optimiser_d.zero_grad()
-        loss_d.backward()
-        networks.optimiser_d.step()
-        times.append(time.perf_counter())
+    def batches(self) -> Batches:
+        """The batches of this run; after a roll-back, in another order."""
+        seed = seed_of(self.recipe.seed, self.watch.rollback.taken)
+        return Batches(self.data, self.recipe, seed, self.ranks, self.device)
 
-        discriminator.requires_grad_(False)  # its gradients are not used in this half
-        with half:
-            judged = discriminator(self.noisy(fake))  # [N]
-        loss_g = generator_loss(judged)
-        networks.optimiser_g.zero_grad()
-        loss_g.backward()
-        networks.optimiser_g.step()
-        times.append(time.perf_counter())
+    def train_step(self, batches: Batches) -> None:
+        began = time.perf_counter()
+        clock = Clock(self.step, self.epoch, self.last_step)
+        timer = self.system.timer
+        with timer.phase("data"):
+            batch = self.read(batches)
+        rates = self.system.set_rates(clock)
+        losses = self.system.step(batch, clock)
+        self.step += 1
+        row = {"step": self.step, "epoch": round(self.epoch, 4), **losses, **rates}
+        spent = timer.take()
+        for phase, seconds in spent.items():
+            self.phases[phase] = self.phases.get(phase, 0.0) + seconds
+        self.rows.append(row | {"seconds": self.elapsed()} | spent)
+        self.stepping += time.perf_counter() - began
 
-        ema.update(networks.ema, generator, self.step, recipe.ema)
-        times.append(time.perf_counter())
-        return {
-            "loss_d": loss_d.detach(),
-            "loss_g": loss_g.detach(),
-            "d_real_accuracy": (on_real.detach() > 0).float().mean(),
-            "d_fake_accuracy": (on_fake.detach() < 0).float().mean(),
-            "lr_g": recipe.optimiser.generator_lr,
-            "lr_d": recipe.optimiser.discriminator_lr,
-            "seconds": self.elapsed(),
-            "data_seconds": data_seconds,
-            "discriminator_seconds": times[1] - times[0],
-            "generator_seconds": times[2] - times[1],
-            "ema_seconds": times[3] - times[2],
-        }
-
-    def noisy(self, slices: Tensor) -> Tensor:
-        """Slices as the discriminator sees them: with the recipe's instance noise, if any."""
-        options = self.recipe.deviations
-        sigma = options.instance_noise * (1 - self.step / options.instance_noise_steps)
-        return slices + sigma * torch.randn_like(slices) if sigma > 0 else slices
+    def read(self, batches: Batches) -> Batch:
+        """The step's batch; where one rank cannot read its part, InputRejected on all of them."""
+        fault = None
+        try:
+            batch = batches.of_step(self.step)
+        except InputRejected as error:
+            fault = error
+        if self.ranks.any(fault is not None):
+            raise fault or InputRejected(f"{self.run}: another process could not read its slices")
+        return batch
 
     def flush(self) -> None:
-        """Writes the waiting rows down; CheckFailed at the first loss that is not finite."""
+        """Writes the waiting rows down; a Fault at the first that is not finite, or a collapse."""
         if not self.rows:
             return
-        rows = [{key: round(float(value), 6) for key, value in row.items()} for row in self.rows]
+        with self.system.timer.phase("logging"):
+            rows = [self.plain(row) for row in self.rows]
+            self.rows = []
+            for row in rows:
+                fault = self.watch.fault(row)
+                if fault is not None:
+                    raise Fault(fault)
+            self.log.write(rows)
+
+    def plain(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row as plain numbers, averaged over the ranks."""
+        values = torch.tensor([float(value) for value in row.values()], dtype=torch.float64)
+        means = self.ranks.mean(values).tolist()
+        plain = {key: float(f"{value:.9g}") for key, value in zip(row, means, strict=True)}
+        return plain | {"step": int(row["step"])}
+
+    def go_back(self, fault: str) -> None:
+        """To the last checkpoint with other random numbers, where the recipe says so and there is
+        one; otherwise the run stops."""
+        decision = self.watch.rollback.decide(fault, self.saved_step)
+        if decision.action == "stop":
+            self.stop(decision.reason)
+        document = checkpoint.load(self.run, self.saved_step)
+        assert document is not None
+        checkpoint.restore(self.run, document, self.system, self.ranks)
+        self.watch.load(document["watch"])
+        self.watch.forget()
+        self.step = int(document["step"])
+        self.judged_step = None  # this step's number will come again, with other weights
         self.rows = []
-        for row in rows:
-            row["step"] = int(row["step"])
-        faulty = next(
-            (
-                (row, key)
-                for row in rows
-                for key in ("loss_d", "loss_g")
-                if not math.isfinite(row[key])
-            ),
-            None,
-        )
-        if faulty is not None:
-            row, key = faulty
-            self.stop_on_nan(f"{key} is {row[key]} at step {row['step']:,}")
-        self.log.write(rows)
+        torch.manual_seed(seed_of(self.recipe.seed, decision.stream) + self.ranks.rank)
+        self.log.drop_after(self.step)
+        if self.ranks.first:
+            print(f"{self.run}: {decision.reason}", file=sys.stderr, flush=True)
 
-    def save(self) -> None:
-        """A checkpoint of this step, unless there is one; older ones go."""
-        self.flush()
-        if self.step == self.saved_step:
-            return
-        if not self.networks.all_finite():
-            self.stop_on_nan(f"a weight is no longer finite at step {self.step:,}")
-        self.calibrate()
-        checkpoint.save(
-            self.run,
-            self.networks,
-            recipe=self.recipe,
-            dataset=self.data.info,
-            step=self.step,
-            elapsed=self.elapsed(),
-        )
-        self.saved_step = self.step
-        checkpoint.prune(
-            self.run, keep=self.recipe.keep_checkpoints, milestones=set(self.milestones)
-        )
-
-    def stop_on_nan(self, fact: str) -> None:
-        self.write_facts("stopped: not finite")
+    def stop(self, fault: str) -> None:
+        self.ended(f"stopped: {fault}")
         last = (
             "there is no checkpoint yet"
             if self.saved_step is None
             else f"the last good checkpoint is {checkpoint.path_of(self.run, self.saved_step)}"
         )
         raise CheckFailed(
-            f"{self.run}: {fact}, so the run stopped; {last}; begin a new run with a lower "
+            f"{self.run}: {fault}, so the run stopped; {last}; begin a new run with a lower "
             "optimiser.generator_lr and discriminator_lr, or precision=fp32"
         )
 
-    def sample(self) -> None:
-        """A grid of the EMA's slices from latents that stay the same through the run."""
-        recipe, mean = self.recipe, self.networks.ema
-        self.calibrate()
-        latents = ema.seeded_latents(recipe.sample_count, recipe.generator.latent, recipe.seed + 1)
-        with torch.no_grad():
-            slices = mean(latents.to(self.device))[:, 0].float().cpu().numpy()  # [N, H, W]
-        (self.run / "samples").mkdir(exist_ok=True)
-        columns = math.ceil(math.sqrt(recipe.sample_count))
-        write_png(
-            self.run / "samples" / f"step_{self.step:07}.png",
-            contact_sheet(slices, columns=columns),
+    def save(self, *, anew: bool = False) -> None:
+        """A checkpoint of this step, unless there is one (anew: that one again); older ones go."""
+        self.flush()
+        if self.step == self.saved_step and not anew:
+            return
+        if self.ranks.any(not self.system.all_finite()):
+            raise Fault(f"a weight is no longer finite at step {self.step:,}")
+        self.ready_to_judge()
+        checkpoint.save(
+            self.run,
+            self.system,
+            self.ranks,
+            recipe=self.recipe,
+            dataset=self.data.info,
+            step=self.step,
+            elapsed=self.elapsed(),
+            watch=self.watch.state(),
         )
+        self.saved_step = self.step
+        kept = set(self.milestones)
+        if self.watch.best_step is not None:
+            kept.add(self.watch.best_step)
+        if self.ranks.first:
+            checkpoint.prune(self.run, keep=self.recipe.keep_checkpoints, milestones=kept)
 
-    def calibrate(self) -> None:
-        """Fits the EMA's batch norm to its weights, once a step at most."""
-        if self.calibrated_step != self.step:
-            ema.calibrate(self.networks.ema, self.recipe.generator.latent, self.recipe.seed)
-            self.calibrated_step = self.step
+    def sample(self) -> None:
+        """A grid of slices to look at, the same ones through the run."""
+        if not self.ranks.first:
+            return
+        self.ready_to_judge()
+        write_samples(self.run, self.step, *self.system.grid(self.recipe.sample_count))
+        self.page()
+
+    def is_time_to_evaluate(self) -> bool:
+        every = self.recipe.evaluate_every
+        if every is None:
+            return False
+        before = self.epoch - self.recipe.batch * self.ranks.world / self.data.count
+        passed = int(self.epoch / every + 1e-9) > int(before / every + 1e-9)
+        return passed or self.step == self.last_step
+
+    def evaluate(self) -> None:
+        """Figures on held-out slices; a checkpoint where the named one is the best so far."""
+        self.flush()
+        self.ready_to_judge()
+        figures = self.system.figures(self.recipe.seed) if self.ranks.first else {}
+        figures = self.ranks.gather(figures)[0]
+        if self.ranks.first:
+            write_figures(self.run, self.step, self.epoch, figures)
+            self.log.write_figures(self.step, figures)
+        best = self.watch.best
+        if best is not None and best.take(figures, self.step):
+            self.save(anew=True)
+        self.page()
+
+    def ready_to_judge(self) -> None:
+        """Fits what depends on the weights (batch norm of the averages), once a step at most."""
+        if self.judged_step != self.step:
+            self.system.ready_to_judge(self.step)
+            self.judged_step = self.step
 
     def plot(self, name: str) -> None:
         self.flush()
-        epoch = self.step * self.recipe.batch / self.data.count
-        title = f"{self.recipe.name}: step {self.step:,}, epoch {epoch:,.1f}"
-        plot_losses(self.run, self.run / "plots" / name, title=title)
+        if self.ranks.first:
+            title = f"{self.recipe.name}: step {self.step:,}, epoch {self.epoch:,.1f}"
+            plot_losses(self.run, self.run / "plots" / name, title=title)
+
+    def page(self) -> None:
+        if self.ranks.first:
+            write_run_page(self.run)
+
+    def ended(self, status: str) -> None:
+        self.write_facts(status)
+        self.page()
 
     def elapsed(self) -> float:
         return self.earlier + time.monotonic() - self.began
 
-    def seconds_left(self, last_step: int | None, seconds: float) -> float:
+    def seconds_left(self, seconds: float) -> float:
         spent = time.monotonic() - self.began
-        a_step = spent / (self.step - self.first_step)
-        by_steps = math.inf if last_step is None else (last_step - self.step) * a_step
+        a_step = spent / max(self.step - self.first_step, 1)
+        by_steps = float("inf") if self.last_step is None else (self.last_step - self.step) * a_step
         return max(0.0, min(seconds - spent, by_steps))
 
     def write_facts(self, status: str) -> None:
-        write_run(
-            self.run,
-            {
-                "schema": 1,
-                "status": status,
-                "recipe": self.recipe.name,
-                "step": self.step,
-                "epoch": self.step * self.recipe.batch / self.data.count,
-                "elapsed_seconds": round(self.elapsed(), 1),
-                "dataset": self.data.info,
-                "parameters": {
-                    "generator": parameter_count(self.networks.generator),
-                    "discriminator": parameter_count(self.networks.discriminator),
-                },
-                "device": self.device.type,
-                "threads": torch.get_num_threads(),
-                "versions": {"fastmrigan": fastmrigan.__version__, "torch": torch.__version__},
-            },
-        )
+        if not self.ranks.first:
+            return
+        progress = {
+            "status": status,
+            "recipe": self.recipe.name,
+            "step": self.step,
+            "epoch": self.epoch,
+            "elapsed_seconds": round(self.elapsed(), 1),
+            "dataset": self.data.info,
+        }
+        write_run(self.run, progress, self.system, self.watch.state())
 
     def result(self) -> TrainResult:
         return TrainResult(
             self.step,
-            self.step * self.recipe.batch / self.data.count,
+            self.epoch,
             self.step - self.first_step,
             self.elapsed() - self.earlier,
             self.stepping / max(self.step - self.first_step, 1),
             self.elapsed(),
+            {phase.removesuffix("_seconds"): spent for phase, spent in self.phases.items()},
         )

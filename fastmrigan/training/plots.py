@@ -10,6 +10,20 @@ import numpy as np
 from fastmrigan.files import write_whole
 from fastmrigan.training.logging import read_metrics
 
+LOSSES = {"loss_d": "discriminator", "loss_g": "generator"}
+COMPONENTS = {
+    "loss_g_target": "adversarial, target",
+    "loss_g_source": "adversarial, source",
+    "loss_cycle_target": "cycle, target",
+    "loss_cycle_source": "cycle, source",
+    "loss_identity_target": "identity, target",
+    "loss_identity_source": "identity, source",
+    "loss_g_adversarial": "adversarial",
+    "loss_l1": "L1",
+    "loss_style": "style",
+    "wasserstein": "Wasserstein distance",
+}
+ACCURACIES = {"d_real_accuracy": "real called real", "d_fake_accuracy": "fake called fake"}
 SMOOTHING = 50  # the bold lines average over this many steps, fewer in short runs
 
 
@@ -26,25 +40,27 @@ def plot_losses(run: Path, target: Path, *, title: str, upto_step: int | None = 
     epochs = np.array([row["epoch"] for row in rows])
     figure = Figure(figsize=(8, 6), layout="constrained")
     FigureCanvasAgg(figure)
-    losses, accuracies = figure.subplots(2, 1, sharex=True)
-    for axes, keys in (
-        (losses, {"loss_d": "discriminator", "loss_g": "generator"}),
-        (
-            accuracies,
-            {"d_real_accuracy": "real called real", "d_fake_accuracy": "fake called fake"},
-        ),
+    drawn = [
+        (LOSSES, "loss", None),
+        (COMPONENTS, "part of the loss", None),
+        (ACCURACIES, "share of the batch", (-0.02, 1.02)),
+    ]
+    drawn = [part for part in drawn if any(key in rows[-1] for key in part[0])]
+    for axes, (names, label, limits) in zip(
+        figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0], drawn, strict=True
     ):
-        for colour, (key, name) in zip(("tab:blue", "tab:orange"), keys.items(), strict=True):
+        for key, name in names.items():
+            if key not in rows[-1]:
+                continue
             values = np.array([row[key] for row in rows])
             smooth, width = moving_mean(values, SMOOTHING)
-            axes.plot(epochs, values, color=colour, alpha=0.2, linewidth=0.5)
-            axes.plot(epochs[width - 1 :], smooth, color=colour, label=name)
+            (line,) = axes.plot(epochs[width - 1 :], smooth, label=name)
+            axes.plot(epochs, values, color=line.get_color(), alpha=0.2, linewidth=0.5)
         axes.legend(loc="upper right")
         axes.grid(alpha=0.3)
-    losses.set_ylabel("loss (nats)")
-    accuracies.set_ylabel("share of the batch")
-    accuracies.set_ylim(-0.02, 1.02)
-    accuracies.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.set_ylim(limits)
+    axes.set_xlabel("epoch")
     figure.suptitle(title)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)

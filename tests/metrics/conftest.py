@@ -86,9 +86,9 @@ def write_shards(path: Path, slices: np.ndarray, fmt: str = "shard") -> Path:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    from fastmrigan.training.data import load_training_data
+    from fastmrigan.training.loading import load_training_data
     from fastmrigan.training.loop import train
-    from fastmrigan.training.recipe import load_recipe
+    from fastmrigan.training.recipe_file import load_recipe
 
     folder = tmp_path_factory.mktemp("world")
     data = write_dataset(

@@ -173,10 +173,6 @@ def test_the_discriminator_judges_by_the_batch_as_in_training():
     assert (logits > 0).any()
 
 
-def test_floor_of_identical_slices_is_zero():
-    assert measures.split_half_floor(np.ones((10, 4), np.float32), seed=0) == 0
-
-
 def test_warning_only_for_small_samples():
     assert sample_warnings(2048, 5000) == []
     assert sample_warnings(2047, 5000)[0].startswith("Small sample: 2,047 real slices.")

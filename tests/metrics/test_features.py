@@ -125,6 +125,15 @@ def test_errors(wrong):
         random_features(wrong)
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress_is_shown_or_not(capsys, shown):
+    random_features(np.zeros((2, 16, 16), np.float32), label="slices of a test", shown=shown)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert ("slices of a test" in said.err) == shown
+    assert shown or not said.err
+
+
 @pytest.mark.slow
 def test_real_slices(real_data):
     from PIL import Image

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fastmrigan.errors import UsageError
 from fastmrigan.metrics import frechet, frechet_distance
+from fastmrigan.metrics.frechet import split_half_floor
 
 
 def by_square_root(a, b):
@@ -91,6 +92,20 @@ def test_float32_features_are_measured_in_float64():
     assert frechet_distance(a + far, b + far) == pytest.approx(
         frechet_distance(a64 - 4096, b64 - 4096), abs=1e-8
     )
+
+
+@pytest.mark.parametrize("n", [60, 61])
+def test_the_floor_is_the_mean_distance_between_halves(n):
+    x, _ = sets(n, 2, 5)
+    draws = np.random.default_rng(7)
+    halves = [draws.permutation(n) for _ in range(10)]
+    expected = np.mean([by_square_root(x[order[:30]], x[order[30:60]]) for order in halves])
+    assert split_half_floor(x, seed=7) == pytest.approx(expected, abs=1e-8)
+    assert split_half_floor(x, seed=8) != split_half_floor(x, seed=7)
+
+
+def test_the_floor_of_identical_slices_is_zero():
+    assert split_half_floor(np.ones((10, 4), np.float32), seed=0) == 0
 
 
 shapes = st.tuples(st.integers(2, 12), st.integers(2, 12), st.integers(1, 8))

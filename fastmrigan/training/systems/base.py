@@ -1,0 +1,192 @@
+"""What the loop asks of a system: one step, its state, a grid to look at, slices to judge."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastmrigan.training.data import TrainingData
+from fastmrigan.training.distributed import Ranks
+from fastmrigan.training.networks import adam
+from fastmrigan.training.schedule import linear_decay
+
+Rows = dict[str, Tensor | float]
+
+
+class Batch(NamedTuple):
+    target: Tensor  # [N, C, H, W] in [-1, 1]; a system without a source: the real slices
+    source: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Clock:
+    step: int  # steps done before this one
+    epoch: float  # epochs done before this one
+    total_steps: int | None  # the run's bound in steps, where there is one
+
+
+class Timer:
+    """Seconds of each phase of a step; a phase within another counts for itself alone."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._inner = [0.0]  # seconds of the phases within each open one
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        self._inner.append(0.0)
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - began
+            own = spent - self._inner.pop()
+            self._inner[-1] += spent
+            self.seconds[name] = self.seconds.get(name, 0.0) + own
+
+    def take(self) -> dict[str, float]:
+        """`<phase>_seconds` since the last call."""
+        taken = {f"{name}_seconds": spent for name, spent in self.seconds.items()}
+        self.seconds = {}
+        return taken
+
+
+class System:
+    """Networks, their averages and optimisers: everything that changes from step to step but the
+    random numbers. A subclass defines `make`, fills `ema` and the optimisers, and takes steps."""
+
+    in_parts: ClassVar[bool] = False  # a pass may leave parameters out
+    # Discriminators by the ending of their columns: loss_d…, d_real_accuracy…, d_fake_accuracy….
+    judges: ClassVar[dict[str, str]] = {"": "discriminator"}
+
+    def __init__(self, recipe: Any, data: TrainingData, device: torch.device, ranks: Ranks) -> None:
+        self.recipe, self.data, self.device, self.ranks = recipe, data, device, ranks
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.networks = {
+            name: network.to(device, memory_format=layout)
+            for name, network in self.initial(recipe).items()
+        }
+        # As training calls them: `runs` averages gradients over the ranks, `plain` does not.
+        self.plain: dict[str, Any] = {
+            name: torch.compile(network) if recipe.compile else network
+            for name, network in self.networks.items()
+        }
+        self.runs = {
+            name: ranks.wrap(network, in_parts=self.in_parts)
+            for name, network in self.plain.items()
+        }
+        self.ema: dict[str, nn.Module] = {}  # by the name of the network averaged; in eval mode
+        self.optimisers: dict[str, torch.optim.Optimizer] = {}
+        self.rates: dict[str, float] = {}  # initial learning rate of each optimiser
+        self.timer = Timer()
+
+    @classmethod
+    def make(cls, recipe: Any) -> dict[str, nn.Module]:
+        """The networks by name, generators first, their weights not yet drawn."""
+        raise NotImplementedError
+
+    @classmethod
+    def initial(cls, recipe: Any) -> dict[str, nn.Module]:
+        """The networks with the initial weights of the recipe's seed.
+
+        Seeds torch's global RNG, which the run then goes on with.
+        """
+        networks = cls.make(recipe)
+        torch.manual_seed(recipe.seed)  # now: constructors draw numbers of their own
+        for network in networks.values():
+            network.initialise()  # type: ignore[operator]
+        return networks
+
+    def step(self, batch: Batch, clock: Clock) -> Rows:
+        """One training step; losses by name, tensors still on the device."""
+        raise NotImplementedError
+
+    def grid(self, count: int) -> tuple[Tensor, int]:
+        """Slices [n, H, W] to look at, on the CPU, and the columns to lay them out in."""
+        raise NotImplementedError
+
+    def figures(self, seed: int) -> dict[str, float]:
+        """What is measured in the loop on held-out slices, by name."""
+        raise NotImplementedError
+
+    def ready_to_judge(self, step: int) -> None:
+        """Called before the averages are looked at or saved."""
+
+    def average(self, name: str) -> None:
+        """Keeps a running mean of a network's weights."""
+        self.ema[name] = copy.deepcopy(self.networks[name]).requires_grad_(False).eval()
+
+    def optimise(self, name: str, rate: float, *networks: str) -> None:
+        """One optimiser over the parameters of `networks`."""
+        chosen = [self.networks[each] for each in networks]
+        self.optimisers[name] = adam(self.recipe, rate, *chosen)
+        self.rates[name] = rate
+
+    def set_rates(self, clock: Clock) -> dict[str, float]:
+        """Puts the schedule's learning rates in place; {"lr_<optimiser>": rate}."""
+        options, factor = self.recipe.schedule, 1.0
+        if options.kind == "linear":
+            factor = linear_decay(
+                int(clock.epoch) + 1,
+                constant_epochs=options.constant_epochs,
+                decay_epochs=options.decay_epochs,
+                fidelity=self.recipe.fidelity,
+            )
+        for name, optimiser in self.optimisers.items():
+            for group in optimiser.param_groups:
+                group["lr"] = self.rates[name] * factor
+        return {f"lr_{name}": rate * factor for name, rate in self.rates.items()}
+
+    def half(self) -> torch.autocast:
+        bf16 = self.recipe.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+
+    def update(self, name: str, loss: Tensor) -> None:
+        """One step of an optimiser down `loss`."""
+        optimiser = self.optimisers[name]
+        optimiser.zero_grad()
+        loss.backward()
+        with self.timer.phase("optimiser"):
+            optimiser.step()
+
+    def state(self) -> dict[str, Any]:
+        """What every rank has alike."""
+        return {
+            "networks": {name: network.state_dict() for name, network in self.networks.items()},
+            "ema": {name: network.state_dict() for name, network in self.ema.items()},
+            "optimisers": {name: each.state_dict() for name, each in self.optimisers.items()},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
+        for name, network in self.ema.items():
+            network.load_state_dict(state["ema"][name])
+        for name, each in self.optimisers.items():
+            each.load_state_dict(state["optimisers"][name])
+        self.load_more_state(state["more"])
+
+    def more_state(self) -> dict[str, Any]:
+        """What changes besides, on each rank in its own way: image pools. Plain values, tensors."""
+        return {}
+
+    def load_more_state(self, state: dict[str, Any]) -> None:
+        """The counterpart of `more_state`."""
+
+    def all_finite(self) -> bool:
+        return all(
+            bool(torch.isfinite(parameter).all())
+            for network in self.networks.values()
+            for parameter in network.parameters()
+        )
+
+    def judged_network(self, name: str) -> nn.Module:
+        """The average of a network where there is one, else the network itself."""
+        return self.ema.get(name, self.networks[name])

@@ -1,0 +1,188 @@
+"""Unpaired translation, both ways at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastmrigan.training import ema
+from fastmrigan.training.augmenting import as_seen
+from fastmrigan.training.data import TrainingData
+from fastmrigan.training.distributed import Ranks
+from fastmrigan.training.image_pool import ImagePool
+from fastmrigan.training.losses import adversarial, called_real, l1
+from fastmrigan.training.networks import has_batch_norm, make_discriminator, make_generator
+from fastmrigan.training.recipe import CycleGanRecipe
+from fastmrigan.training.systems.base import Batch, Clock, Rows
+from fastmrigan.training.systems.translating import TranslatingSystem
+
+
+class CycleGan(TranslatingSystem):
+    """Zhu et al. 2017. "generator" makes target slices of source slices, "generator_back" the
+    other way; "discriminator" judges target slices, "discriminator_back" source slices.
+
+    With `speed`, passes of one network that do not wait for each other are made as one batch:
+    generator of the source and identity of the target, real and fake. Instance norm treats each
+    slice by itself, so the mathematics is the same; with batch norm they stay apart.
+    """
+
+    recipe: CycleGanRecipe
+    judges = {"_target": "discriminator", "_source": "discriminator_back"}  # noqa: RUF012
+
+    def __init__(
+        self, recipe: CycleGanRecipe, data: TrainingData, device: torch.device, ranks: Ranks
+    ) -> None:
+        super().__init__(recipe, data, device, ranks)
+        rates = recipe.optimiser
+        self.optimise("g", rates.generator_lr, "generator", "generator_back")
+        self.optimise("d", rates.discriminator_lr, "discriminator", "discriminator_back")
+        if recipe.ema is not None:
+            self.average("generator")
+            self.average("generator_back")
+        self.pools = {
+            name: ImagePool(recipe.pool, seed=recipe.seed + number + 2 * ranks.rank)
+            for number, name in enumerate(("target", "source"))
+        }
+        self.merges_g = recipe.speed and not has_batch_norm(self.networks["generator"])
+        self.merges_d = recipe.speed and not has_batch_norm(self.networks["discriminator"])
+
+    @property
+    def identity_weight(self) -> float:
+        weights = self.recipe.losses
+        return weights.identity * (weights.cycle if weights.identity_times_cycle else 1.0)
+
+    @classmethod
+    def make(cls, recipe: CycleGanRecipe) -> dict[str, nn.Module]:
+        return {
+            "generator": make_generator(recipe, recipe.generator),
+            "generator_back": make_generator(recipe, recipe.generator),
+            "discriminator": make_discriminator(recipe, recipe.discriminator),
+            "discriminator_back": make_discriminator(recipe, recipe.discriminator),
+        }
+
+    def step(self, batch: Batch, clock: Clock) -> Rows:
+        """Both generators at once, then both discriminators, as the reference does."""
+        assert batch.source is not None
+        source, target = batch.source, batch.target  # [N, C, H, W] each
+        with self.timer.phase("generator"):
+            rows, fake_target, fake_source = self.generator_step(source, target, clock)
+        with self.timer.phase("discriminator"):
+            judged_target = self.pools["target"].query(fake_target)
+            judged_source = self.pools["source"].query(fake_source)
+            loss, real_share, fake_share = self.discriminator_loss(
+                "discriminator", target, judged_target, clock
+            )
+            loss_back, real_back, fake_back = self.discriminator_loss(
+                "discriminator_back", source, judged_source, clock
+            )
+            self.update("d", loss + loss_back)
+        with self.timer.phase("ema"):
+            if self.recipe.ema is not None:
+                for name, mean in self.ema.items():
+                    ema.update(mean, self.networks[name], clock.step, self.recipe.ema)
+        return rows | {
+            "loss_d": (loss + loss_back).detach(),
+            "loss_d_target": loss.detach(),
+            "loss_d_source": loss_back.detach(),
+            "d_real_accuracy": (real_share + real_back) / 2,
+            "d_fake_accuracy": (fake_share + fake_back) / 2,
+            "d_real_accuracy_target": real_share,
+            "d_fake_accuracy_target": fake_share,
+            "d_real_accuracy_source": real_back,
+            "d_fake_accuracy_source": fake_back,
+        }
+
+    def generator_step(
+        self, source: Tensor, target: Tensor, clock: Clock
+    ) -> tuple[Rows, Tensor, Tensor]:
+        weights = self.recipe.losses
+        for name in ("discriminator", "discriminator_back"):
+            self.networks[name].requires_grad_(False)  # not used in this half
+        with self.half():
+            fake_target, same_target = self.forth_and_same("generator", source, target)
+            fake_source, same_source = self.forth_and_same("generator_back", target, source)
+            again_source = self.runs["generator_back"](fake_target)
+            again_target = self.runs["generator"](fake_source)
+            on_target = self.plain["discriminator"](self.seen(fake_target, clock, "judged"))
+            on_source = self.plain["discriminator_back"](
+                self.seen(fake_source, clock, "judged_back")
+            )
+        parts = {
+            "loss_g_target": adversarial(on_target, weights.adversarial, real=True),
+            "loss_g_source": adversarial(on_source, weights.adversarial, real=True),
+            "loss_cycle_source": l1(again_source, source),
+            "loss_cycle_target": l1(again_target, target),
+        }
+        total = weights.adversarial_weight * (parts["loss_g_target"] + parts["loss_g_source"])
+        total = total + weights.cycle * (parts["loss_cycle_source"] + parts["loss_cycle_target"])
+        if self.identity_weight:
+            assert same_target is not None
+            assert same_source is not None
+            parts["loss_identity_target"] = l1(same_target, target)
+            parts["loss_identity_source"] = l1(same_source, source)
+            total = total + self.identity_weight * (
+                parts["loss_identity_target"] + parts["loss_identity_source"]
+            )
+        self.update("g", total)
+        rows: Rows = {"loss_g": total.detach()}
+        rows |= {name: value.detach() for name, value in parts.items()}
+        return rows, fake_target.detach().float(), fake_source.detach().float()
+
+    def forth_and_same(
+        self, name: str, slices: Tensor, own: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """A generator's translation of `slices`, and of slices that are its target already."""
+        generator = self.runs[name]
+        if not self.identity_weight:
+            return generator(slices), None
+        if self.merges_g:
+            made, same = generator(torch.cat([slices, own])).chunk(2)
+            return made, same
+        return generator(slices), generator(own)
+
+    def discriminator_loss(
+        self, name: str, real: Tensor, fake: Tensor, clock: Clock
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The weighted loss, and the shares of patches called right among real and fake ones."""
+        self.networks[name].requires_grad_(True)
+        kind = self.recipe.losses.adversarial
+        side = name.removeprefix("discriminator")
+        real = self.seen(real, clock, f"real{side}")
+        fake = self.seen(fake, clock, f"fake{side}")
+        with self.half():
+            if self.merges_d:
+                on_real, on_fake = self.runs[name](torch.cat([real, fake])).chunk(2)
+            else:
+                on_real, on_fake = self.runs[name](real), self.runs[name](fake)
+        loss = adversarial(on_real, kind, real=True) + adversarial(on_fake, kind, real=False)
+        return (
+            self.recipe.losses.discriminator * loss,
+            called_real(on_real.detach(), kind).float().mean(),
+            1 - called_real(on_fake.detach(), kind).float().mean(),
+        )
+
+    def seen(self, slices: Tensor, clock: Clock, shown: str) -> Tensor:
+        return as_seen(slices, self.recipe, clock.step, shown, self.ranks)
+
+    def grid(self, count: int) -> tuple[Tensor, int]:
+        """A row: source, as target, back again; target, as source, back again."""
+        data = self.judged_on
+        assert data.sources is not None
+        count = min(count, len(data.sources), len(data.slices))
+        columns = []
+        for first, there, back in (
+            (data.sources[:count], "generator", "generator_back"),
+            (data.slices[:count], "generator_back", "generator"),
+        ):
+            made = self.translated(there, first)
+            columns += [first, made, self.translated(back, made)]
+        return torch.stack([column[:, 0] for column in columns], 1).flatten(0, 1), len(columns)
+
+    def more_state(self) -> dict[str, Any]:
+        return {f"pool_{name}": pool.state_dict() for name, pool in self.pools.items()}
+
+    def load_more_state(self, state: dict[str, Any]) -> None:
+        for name, pool in self.pools.items():
+            pool.load_state_dict(state[f"pool_{name}"])

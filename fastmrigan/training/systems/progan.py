@@ -1,0 +1,154 @@
+"""Slices from latents by a GAN that grows from 4x4."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastmrigan.training import ema
+from fastmrigan.training.augmenting import as_seen
+from fastmrigan.training.data import TrainingData
+from fastmrigan.training.distributed import Ranks
+from fastmrigan.training.losses import gradient_penalty
+from fastmrigan.training.networks import make_discriminator, make_generator
+from fastmrigan.training.recipe import ProganRecipe
+from fastmrigan.training.sections import Growth
+from fastmrigan.training.systems.base import Batch, Clock, Rows
+from fastmrigan.training.systems.sampling import SamplingSystem
+
+
+class Grown(NamedTuple):
+    stage: int  # 0 is 4x4
+    alpha: float  # of the newest layers, 0 to 1
+
+
+def grown(step: int, total: int, stages: int, growth: Growth) -> Grown:
+    """How far the networks have grown at `step` of `total`, counted from 0.
+
+    Each stage but the first begins with fading in (alpha from 0 towards 1 over `fade_share` of its
+    steps) and then rests at 1.
+    """
+    shares = growth.stage_shares or (1.0,) * stages
+    ends = [total * reached / sum(shares) for reached in accumulate(shares)]
+    stage = next((number for number, end in enumerate(ends) if step < end), stages - 1)
+    begin = ends[stage - 1] if stage else 0.0
+    fading = growth.fade_share * (ends[stage] - begin)
+    if stage == 0 or fading <= 0:
+        return Grown(stage, 1.0)
+    return Grown(stage, min(1.0, (step - begin) / fading))
+
+
+def shrunk(slices: Tensor, size: int, alpha: float) -> Tensor:
+    """Real slices at a stage's size; while it fades in, mixed with the next smaller size.
+
+    slices: [N, C, H, W] to [N, C, size, size], averages over blocks.
+    """
+    small = F.avg_pool2d(slices, slices.shape[-1] // size)
+    if alpha >= 1:
+        return small
+    smaller = F.interpolate(F.avg_pool2d(small, 2), scale_factor=2, mode="nearest")
+    return torch.lerp(smaller, small, alpha)
+
+
+class Progan(SamplingSystem):
+    """Karras et al. 2018: Wasserstein loss, gradient penalty and drift, EMA of the generator."""
+
+    recipe: ProganRecipe
+    in_parts = True  # the stages not reached yet
+
+    def __init__(
+        self, recipe: ProganRecipe, data: TrainingData, device: torch.device, ranks: Ranks
+    ) -> None:
+        super().__init__(recipe, data, device, ranks)
+        self.optimise("g", recipe.optimiser.generator_lr, "generator")
+        self.optimise("d", recipe.optimiser.discriminator_lr, "discriminator")
+        if recipe.ema is not None:
+            self.average("generator")
+        self.stages = recipe.size.bit_length() - 2
+        self.grown = Grown(0, 1.0)
+
+    @classmethod
+    def make(cls, recipe: ProganRecipe) -> dict[str, nn.Module]:
+        return {
+            "generator": make_generator(recipe, recipe.generator),
+            "discriminator": make_discriminator(recipe, recipe.discriminator),
+        }
+
+    def step(self, batch: Batch, clock: Clock) -> Rows:
+        assert clock.total_steps is not None, "the recipe demands a bound"
+        self.grown = grown(clock.step, clock.total_steps, self.stages, self.recipe.growth)
+        stage, alpha = self.grown
+        real = shrunk(batch.target, 4 << stage, alpha)  # [N, C, h, w]
+        with self.timer.phase("discriminator"):
+            self.networks["discriminator"].requires_grad_(True)
+            for number in range(self.recipe.losses.critic_steps):
+                loss_d, distance, spread = self.critic_loss(real, clock, number)
+                self.update("d", loss_d)
+        with self.timer.phase("generator"):
+            self.networks["discriminator"].requires_grad_(False)  # not used in this half
+            with self.half():
+                fake = self.runs["generator"](self.latents(len(real)), stage, alpha)
+                seen = self.seen(fake, clock, "judged")
+                loss_g = -self.networks["discriminator"](seen, stage, alpha).float().mean()
+            self.update("g", loss_g)
+        with self.timer.phase("ema"):
+            if self.recipe.ema is not None:
+                ema.update(
+                    self.ema["generator"], self.networks["generator"], clock.step, self.recipe.ema
+                )
+        return {
+            "loss_d": loss_d.detach(),
+            "loss_g": loss_g.detach(),
+            "wasserstein": distance,
+            "d_spread": spread,
+            "stage": float(stage),
+            "alpha": alpha,
+        }
+
+    def critic_loss(self, real: Tensor, clock: Clock, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The critic's whole loss, how much higher it scores real slices than fake ones, and the
+        scores' standard deviation relative to their size."""
+        stage, alpha = self.grown
+        weights = self.recipe.losses
+        critic, plain = self.runs["discriminator"], self.networks["discriminator"]
+        with torch.no_grad(), self.half():
+            fake = self.runs["generator"](self.latents(len(real)), stage, alpha)  # [N, C, h, w]
+        real = self.seen(real, clock, "real", number)
+        fake = self.seen(fake.float(), clock, "fake", number)
+        share = self.ranks.part(torch.rand(len(real) * self.ranks.world)).to(self.device)  # [N]
+        with self.half():
+            on_real = critic(real, stage, alpha).float()  # [N]
+            on_fake = critic(fake, stage, alpha).float()  # [N]
+        # In float32: the penalty's second derivatives are too fine for bf16.
+        penalty = gradient_penalty(lambda x: plain(x, stage, alpha), real, fake, share)
+        distance = on_real.mean() - on_fake.mean()
+        drift = on_real.square().mean()
+        scores = torch.cat([on_real, on_fake]).detach()
+        return (
+            weights.gradient_penalty * penalty + weights.drift * drift - distance,
+            distance.detach(),
+            scores.std() / scores.abs().mean().clamp(min=1.0),
+        )
+
+    def seen(self, slices: Tensor, clock: Clock, shown: str, number: int = 0) -> Tensor:
+        return as_seen(slices, self.recipe, clock.step, shown, self.ranks, number)
+
+    def sampled(self, count: int, seed: int) -> Tensor:
+        """At the stage reached, enlarged to the whole size."""
+        stage, alpha = self.grown
+        network = self.judged_network("generator")
+        latents = ema.seeded_latents(count, self.recipe.generator.latent, seed).split(64)
+        with torch.no_grad():
+            made = torch.cat([network(part.to(self.device), stage, alpha) for part in latents])
+        made = made.mean(1, keepdim=True).clamp(-1, 1).float().cpu()  # [N, 1, h, w]
+        return F.interpolate(made, size=(self.recipe.size,) * 2, mode="nearest")[:, 0]
+
+    def more_state(self) -> dict[str, Any]:
+        return {"stage": self.grown.stage, "alpha": self.grown.alpha}
+
+    def load_more_state(self, state: dict[str, Any]) -> None:
+        self.grown = Grown(int(state["stage"]), float(state["alpha"]))

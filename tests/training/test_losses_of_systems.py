@@ -1,0 +1,147 @@
+"""Each system's losses on fixed slices and weights against its paper's equations, written out."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small_systems import slices, small
+
+from fastmrigan.training.data import TrainingData
+from fastmrigan.training.distributed import Ranks
+from fastmrigan.training.systems import Batch, Clock, system_of
+
+START = Clock(0, 0.0, 6)
+
+
+def log_real(logits):
+    """-log D, D the sigmoid of the logits."""
+    return -torch.log(torch.sigmoid(logits)).mean()
+
+
+def log_fake(logits):
+    return -torch.log(1 - torch.sigmoid(logits)).mean()
+
+
+def square_real(logits):
+    return ((logits - 1) ** 2).mean()
+
+
+def square_fake(logits):
+    return (logits**2).mean()
+
+
+def l1(a, b):
+    return (a - b).abs().mean()
+
+
+def started(name, *overrides):
+    """The recipe, its system at the first step, and a batch of fixed slices."""
+    recipe = small(name, *overrides)
+    source, target = slices(2, 6, recipe.size), slices(2, 5, recipe.size)
+    data = TrainingData(target, {}, None if recipe.task == "sample" else source)
+    system = system_of(recipe)(recipe, data, torch.device("cpu"), Ranks())
+    return recipe, system, source, target
+
+
+def close(found, wanted):
+    torch.testing.assert_close(found, wanted.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("speed", ["true", "false"])
+@pytest.mark.parametrize(
+    ("name", "overrides", "weights", "real", "fake"),
+    [
+        ("ct-mri-cyclegan-resnet", [], (4, 8), square_real, square_fake),  # Li: 8 is absolute
+        ("t2-tumour-cyclegan", ["losses.identity=0"], (10, 0), log_real, log_fake),
+        ("t1-t2-cyclegan-unet-v1", ["generator.dropout=0"], (10, 5), log_real, log_fake),
+    ],
+)
+def test_cyclegan(name, overrides, weights, real, fake, speed):
+    """Zhu et al. 2017, eq. 1 to 3 and the identity term of section 5.2."""
+    cycle, identity = weights
+    _, system, a, b = started(name, f"speed={speed}", *overrides)
+    g, f = system.networks["generator"], system.networks["generator_back"]
+    d_b, d_a = system.networks["discriminator"], system.networks["discriminator_back"]
+    with torch.no_grad():
+        of_g = real(d_b(g(a))) + real(d_a(f(b)))
+        of_g = of_g + cycle * (l1(f(g(a)), a) + l1(g(f(b)), b))
+        of_g = of_g + identity * (l1(g(b), b) + l1(f(a), a))
+        of_d = (real(d_b(b)) + fake(d_b(g(a)))) / 2 + (real(d_a(a)) + fake(d_a(f(b)))) / 2
+    losses = system.step(Batch(b, a), START)
+    close(losses["loss_g"], of_g)
+    # The generators have taken their step by then, but the slices judged are those from before.
+    close(losses["loss_d"], of_d)
+
+
+def test_pix2pix():
+    """Isola et al. 2017, eq. 1, 3 and 4: the discriminator sees what was translated beside it."""
+    _, system, a, b = started(
+        "pix2pix-attention-unet",
+        "discriminator.norm=instance",
+        "generator.norm=instance",
+        "generator.dropout=0",
+    )
+    g, d = system.networks["generator"], system.networks["discriminator"]
+    with torch.no_grad():
+        of_d = (log_real(d(b, a)) + log_fake(d(g(a), a))) / 2
+        of_l1 = l1(g(a), b)
+    losses = system.step(Batch(b, a), START)
+    close(losses["loss_d"], of_d)
+    close(losses["loss_l1"], of_l1)
+    close(losses["loss_g"], losses["loss_g_adversarial"] + 100 * of_l1)
+
+
+def test_gan():
+    """Goodfellow et al. 2014, the generator's loss the non-saturating one."""
+    recipe, system, _, real = started("tumour-dcgan128")
+    g, d = system.networks["generator"], system.networks["discriminator"]
+    random = torch.get_rng_state()
+    with torch.no_grad():
+        latents = torch.erf(torch.randn(2, recipe.generator.latent) / math.sqrt(2))  # U(-1, 1)
+        assert latents.abs().max() < 1
+        of_d = log_real(d(real)) + log_fake(d(g(latents)))
+    torch.set_rng_state(random)
+    close(system.step(Batch(real), START)["loss_d"], of_d)
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_progan(step):
+    """Gulrajani et al. 2017, eq. 3, and the drift of Karras et al. 2018, appendix A.1."""
+    recipe, system, _, real = started("tumour-progan")
+    g, d = system.networks["generator"], system.networks["discriminator"]
+    stage, alpha = {1: (0, 1.0), 4: (2, 1.0)}[step]  # 4 stages over 6 steps, fading over half
+    small_real = F.adaptive_avg_pool2d(real, 4 << stage)
+    random = torch.get_rng_state()
+    with torch.no_grad():
+        fake = g(torch.randn(2, recipe.generator.latent), stage, alpha)
+    share = torch.rand(2)
+    torch.set_rng_state(random)
+    norms = []
+    for number in range(2):  # the slope of the score of each slice between
+        between = share[number] * small_real[number] + (1 - share[number]) * fake[number]
+        others = share[:, None, None, None] * small_real + (1 - share)[:, None, None, None] * fake
+        between = between.requires_grad_()
+        batch = torch.stack([between if n == number else others[n] for n in range(2)])
+        norms.append(torch.autograd.grad(d(batch, stage, alpha).sum(), between)[0].norm())
+    penalty = torch.stack([(norm - 1) ** 2 for norm in norms]).mean()
+    with torch.no_grad():
+        on_real, on_fake = d(small_real, stage, alpha), d(fake, stage, alpha)
+        of_d = on_fake.mean() - on_real.mean() + 10 * penalty + 1e-3 * (on_real**2).mean()
+    losses = system.step(Batch(real), Clock(step, 0.0, 6))
+    assert (losses["stage"], losses["alpha"]) == (stage, alpha)
+    close(losses["loss_d"], of_d)
+
+
+def test_style_pair():
+    """Chang et al. 2018: cycle of the content, cycle of the style, both adversarial losses."""
+    _, system, x, y = started("style-transfer-gan")
+    g, f = system.networks["generator"], system.networks["generator_back"]
+    d_y, d_x = system.networks["discriminator"], system.networks["discriminator_back"]
+    with torch.no_grad():
+        styled, plain = g(x, y), f(y)
+        of_g = square_real(d_y(styled)) + square_real(d_x(plain))
+        of_g = of_g + 10 * l1(f(styled), x) + 10 * l1(g(plain, styled), y)
+    close(system.step(Batch(y, x), START)["loss_g"], of_g)
+    assert torch.equal(g(x), g(x, g.reference.expand_as(x)))  # the kept reference
+    assert any(torch.equal(g.reference[0], slice_) for slice_ in y)
