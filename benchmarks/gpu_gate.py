@@ -24,17 +24,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS_NEED = ["numpy", "torch", "pytest", "iniconfig", "pluggy", "packaging", "pygments"]
+# Of train_step.py: what fastmrigan.training imports.
+TRAINING_NEEDS = ["pillow", "pydantic", "pydantic-core", "annotated-types", "typing-inspection"]
+TRAINING_NEEDS += ["typing-extensions", "pyyaml"]
 PROGRAMS = {"cmake": ["cmake"], "ninja": ["ninja"], "a C++ compiler": ["c++", "g++", "clang++"]}
 
 
 def missing() -> int:
-    """The build's own requirements and the tests'; versions as pyproject.toml asks for them."""
+    """What build, tests and training require; the build's versions as pyproject.toml asks."""
     try:
         from packaging.requirements import Requirement  # scikit-build-core and pytest need it too
     except ImportError:
         return bring(["packaging"])
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    wanted = project["build-system"]["requires"] + TESTS_NEED
+    wanted = project["build-system"]["requires"] + TESTS_NEED + TRAINING_NEEDS
     wanted += [d for d in project["project"]["dependencies"] if d.startswith("nanobind-backend")]
     absent = []
     for requirement in map(Requirement, wanted):

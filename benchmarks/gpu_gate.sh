@@ -65,6 +65,7 @@ export PYTHON work arch
 # The steps. Another one is another line: name, seconds, command.
 step build 120 bash -c build
 step tests 130 "$PYTHON" benchmarks/gpu_gate.py tests "$work/tests.json"
-step instance_norm 210 "$PYTHON" benchmarks/instance_norm.py --device cuda --json "$work/instance_norm.json"
+step train_step 80 "$PYTHON" benchmarks/train_step.py --device cuda --seconds 55 --json "$work/train_step.json"
+step instance_norm 140 "$PYTHON" benchmarks/instance_norm.py --device cuda --seconds 120 --json "$work/instance_norm.json"
 
 gate report "$work" "${1:-}"

@@ -102,8 +102,11 @@ def facts_of(loaded: LoadedGenerator, back: bool = False) -> GeneratorFacts:
     """What a run's checkpoint knows of its generator."""
     recipe, dataset = loaded.recipe, loaded.dataset
     samples = recipe.task == "sample"
-    sides = (dataset.get("source", {}), dataset)
-    source, target = (side.get("contrast") for side in (sides[::-1] if back else sides))
+    source, target = dataset.get("source_contrast"), dataset.get("contrast")
+    grading = dataset.get("grading")  # of what comes out
+    if back:
+        source, target = target, source
+        grading = dataset.get("source", {}).get("grading")
     apart = ("contrast", "grading")
     training = {"step": loaded.step, "ema": loaded.averaged, "seed": recipe.seed}
     return GeneratorFacts(
@@ -113,7 +116,7 @@ def facts_of(loaded: LoadedGenerator, back: bool = False) -> GeneratorFacts:
         latent_size=recipe.generator.latent if samples else None,
         source_contrast=None if samples else source,
         target_contrast=target,
-        grading=dataset.get("grading"),
+        grading=grading,
         training_data={k: v for k, v in dataset.items() if k not in apart},
         training=training if samples else training | {"back": back},
     )

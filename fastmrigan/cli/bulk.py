@@ -17,7 +17,13 @@ Format = Annotated[str, typer.Option(help="shard (WebDataset tar), png or npz.")
 ShardSize = Annotated[int, typer.Option(help="Slices a shard.")]
 Dtype = Annotated[str, typer.Option(help="uint8 or uint16.")]
 Backend = Annotated[str, typer.Option(help="auto, openvino, onnxruntime, …")]
-Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="fp32, bf16, or auto: bf16 where the processor has it and the model file records at "
+        "least 45 dB for it."
+    ),
+]
 Batch = Annotated[int, typer.Option(help="Slices an engine call.")]
 Threads = Annotated[int | None, typer.Option(help="Default: all this process may use.")]
 

@@ -14,7 +14,9 @@ def evaluate(
     real: Annotated[
         Path, typer.Option(help="Prepared dataset, or a folder as `fastmrigan synth` writes it.")
     ],
-    synthetic: Annotated[Path, typer.Option(help="The --out of `fastmrigan synth`.")],
+    synthetic: Annotated[
+        Path, typer.Option(help="The --out of `fastmrigan synth` or `fastmrigan translate`.")
+    ],
     out: Annotated[Path, typer.Option(help="The page to write; its numbers go into .json beside.")],
     run: Annotated[
         Path | None,

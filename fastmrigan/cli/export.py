@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,12 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `fastmrigan train`.")],
     out: Annotated[Path, typer.Option(help="Model file to write, ending in .onnx.")],
     step: Annotated[
-        int | None, typer.Option(help="Checkpoint to take [default: the newest].", min=0)
+        int | None,
+        typer.Option(
+            help="Checkpoint to take [default: the newest; run.json names the best one, where "
+            "best_metric was set].",
+            min=0,
+        ),
     ] = None,
     ema: Annotated[
         bool, typer.Option("--ema/--no-ema", help="The averaged weights, or the last step's.")
@@ -26,8 +32,8 @@ def export(
 ) -> None:
     """Write a run's generator as one .onnx model file, checked against PyTorch first.
 
-    ONNX Runtime and OpenVINO must both agree with PyTorch within the tolerance at batches of 1, 3,
-    8 and 64; a file that fails is not written.
+    ONNX Runtime and OpenVINO must both agree with PyTorch within the tolerance at batches of 1, 3
+    and 8, and of 64 where it samples; a file that fails is not written.
     """
     from fastmrigan.export.onnx import export_run
 
@@ -48,4 +54,10 @@ def export(
     if meta.task == "sample":
         print(f"{meta.notice}; next: fastmrigan synth {made.path} --count 1000 --out slices")
     else:
-        print(f"{meta.notice}; next: fastmrigan translate {made.path} --inputs DATA --out slices")
+        facts = meta.training_data
+        label = (facts if back else facts.get("source", {})).get("label")
+        which = f" --label {shlex.quote(label)}" if label else ""
+        print(
+            f"{meta.notice}; next: fastmrigan translate {made.path} --inputs DATA{which} "
+            "--out slices"
+        )

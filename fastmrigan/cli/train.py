@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="A shipped recipe's name, or the path of a YAML file.")
+        str,
+        typer.Argument(
+            help="A shipped recipe's name, e.g. tumour-dcgan64 (any other word prints them all), "
+            "or the path of a YAML file."
+        ),
     ],
     data: Annotated[
         Path | None, typer.Option(help="Prepared dataset (the --out of `fastmrigan prepare`).")
@@ -34,7 +38,12 @@ def train(
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Another value for a recipe's field."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Another value for a recipe's field, e.g. --set batch=16 --set "
+            "generator.width=32; --dry-run prints every field.",
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Stop at this step instead of the recipe's.")
@@ -43,7 +52,10 @@ def train(
         int | None, typer.Option(min=1, help="Stop at this epoch instead of the recipe's.")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.0, help="Stop after these minutes of this call.")
+        float | None,
+        typer.Option(
+            min=0.0, help="Stop after these minutes of this call; the same command goes on."
+        ),
     ] = None,
     fidelity: Annotated[
         str | None,

@@ -13,11 +13,15 @@ from fastmrigan.cli import bulk
 
 def translate(
     model: bulk.Model,
-    inputs: Annotated[Path, typer.Option(help="Prepared dataset of the source contrast.")],
+    inputs: Annotated[
+        Path,
+        typer.Option(help="Prepared dataset of source slices; of a paired one, its SRC side."),
+    ],
     out: bulk.Out,
     split: Annotated[str, typer.Option(help="all, train, test or guard.")] = "all",
     label: Annotated[
-        str | None, typer.Option(help="Only slices of this label; default: all.")
+        str | None,
+        typer.Option(help="Only slices of this label; default: all, those of the target too."),
     ] = None,
     format: bulk.Format = "shard",
     shard_size: bulk.ShardSize = 256,

@@ -7,7 +7,7 @@ A model file samples from N(0, 1) latents or translates a grey slice, and gives 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +29,13 @@ def grey(slices: Tensor) -> Tensor:
 class SampleFace(nn.Module):
     """Latents float32 [N, latent] from N(0, 1) to slices [N, 1, H, W] in [-1, 1]."""
 
-    def __init__(self, generator: nn.Module) -> None:
+    def __init__(self, generator: nn.Module, **options: Any) -> None:
         super().__init__()
-        self.generator = generator
+        self.generator, self.options = generator, options  # of its forward
 
     def forward(self, latents: Tensor) -> Tensor:
-        return grey(self.generator(as_distributed(latents, self.generator.latent_distribution)))
+        drawn = as_distributed(latents, self.generator.latent_distribution)
+        return grey(self.generator(drawn, **self.options))
 
 
 class TranslateFace(nn.Module):

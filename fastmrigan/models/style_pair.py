@@ -78,8 +78,8 @@ class StylePairGenerator(nn.Module):
         Without a reference, the one kept with the weights (`reference`) serves all.
         """
         if reference is None:
-            reference = self.reference.expand(len(content), -1, -1, -1)
-        style = self.reference_encoder(reference)  # [N, code]
+            reference = self.reference
+        style = self.reference_encoder(reference)  # [N, code], or [1, code] for all
         x = self.content_encoder(content)  # [N, 4 * width, H / 4, W / 4]
         for block in self.blocks:
             x = block(x, style)

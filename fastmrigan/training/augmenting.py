@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,10 +12,14 @@ from fastmrigan.training.data import TrainingData, with_channels
 from fastmrigan.training.diffaugment import DiffAugment, draws_at
 from fastmrigan.training.distributed import Ranks
 from fastmrigan.training.order import SOURCE, TARGET, TwoSidedOrder
-from fastmrigan.training.systems.base import Batch
 
 # Each time a step shows slices to a discriminator it draws for itself.
 SHOWN = ("real", "fake", "judged", "real_back", "fake_back", "judged_back")
+
+
+class Batch(NamedTuple):
+    target: Tensor  # [N, C, H, W] in [-1, 1]; a system without a source: the real slices
+    source: Tensor | None = None
 
 
 class Batches:

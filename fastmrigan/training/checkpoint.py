@@ -199,15 +199,30 @@ def load_generator(
         network.load_state_dict(document["system"]["ema" if averaged else "networks"][name])
     if recipe.task == "sample" and not averaged:
         calibrate(network, recipe)
-    return LoadedGenerator(
-        faced(network, recipe), recipe, int(document["step"]), dict(document["dataset"]), averaged
-    )
+    grown = reached(run, document, recipe) if recipe.system == "progan" else {}
+    face = faced(network, recipe, **grown)
+    return LoadedGenerator(face, recipe, int(document["step"]), dict(document["dataset"]), averaged)
 
 
-def faced(network: nn.Module, recipe: Any) -> nn.Module:
+def reached(run: Path, document: dict[str, Any], recipe: Any) -> dict[str, float]:
+    """How far a progressive GAN's last stage has faded in; UsageError before that stage."""
+    path = path_of(run, document["step"])
+    with damage_refused(path):
+        state = document["system"]["more"][0]
+        stage, alpha = int(state["stage"]), float(state["alpha"])
+    side = 4 << stage
+    if side < recipe.size:
+        raise UsageError(
+            f"{path}: {recipe.name} has grown to {side}x{side} so far, and what makes "
+            f"{recipe.size}x{recipe.size} is untrained; resume the run to its end"
+        )
+    return {"alpha": alpha}
+
+
+def faced(network: nn.Module, recipe: Any, **options: Any) -> nn.Module:
     """The generator as every other part of the program knows generators."""
     if recipe.task == "sample":
-        return frozen(SampleFace(network))
+        return frozen(SampleFace(network, **options))
     return frozen(TranslateFace(network, recipe.channels))
 
 

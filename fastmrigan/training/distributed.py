@@ -19,6 +19,9 @@ from torch import Tensor, nn
 
 from fastmrigan.errors import UsageError
 
+# What gloo and NCCL say where the process at the other end is gone.
+PEER_SIGNS = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -95,5 +98,11 @@ def ranks_of_this_run(device: str) -> Iterator[Ranks]:
     torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield Ranks(rank, world, local, torch.distributed.new_group(backend="gloo"))
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in PEER_SIGNS):
+            raise
+        raise UsageError(
+            f"rank {rank}: another process of this run has ended, and its message says why"
+        ) from error
     finally:
         torch.distributed.destroy_process_group()

@@ -36,7 +36,9 @@ def calibrate(generator: nn.Module, batches: Iterable[torch.Tensor]) -> None:
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over the batches
-    generator.train()
+    generator.eval()  # dropout has no say here, and draws no random numbers
+    for norm in norms:
+        norm.train()
     for inputs in batches if norms else ():
         generator(inputs.to(next(generator.parameters()).device))
     for norm, momentum in zip(norms, momenta, strict=True):

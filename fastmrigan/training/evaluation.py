@@ -26,6 +26,7 @@ from fastmrigan.training.logging import as_line, read_metrics
 
 Float32 = npt.NDArray[np.float32]
 
+FEWEST = 4  # real slices of a Frechet distance: its floor's halves need two each
 FILE = "evaluation.jsonl"  # in the run folder: a row an evaluation, {"step", "epoch", figures}
 DATA_RANGE = 2.0  # slices lie in [-1, 1]
 
@@ -91,6 +92,15 @@ def translation_figures(made: Float32, wanted: Float32) -> dict[str, float]:
     return figures | {"brain_slices": float(brains)}
 
 
+def enough_to_judge(real: int) -> None:
+    """UsageError where so few real slices allow no Frechet distance."""
+    if real < FEWEST:
+        raise UsageError(
+            f"evaluation: {real} real slices, and the Frechet distance needs at least {FEWEST} "
+            "(two in each half of its floor); prepare more slices, or --set evaluate_every=null"
+        )
+
+
 class RealSide:
     """The real slices of a Frechet distance: their features and floor, computed once a run.
 
@@ -103,11 +113,7 @@ class RealSide:
         from fastmrigan.metrics.frechet import split_half_floor
 
         _check("real", real)
-        if len(real) < 4:
-            raise UsageError(
-                f"distribution_figures: {len(real)} real slices, the floor's two halves need at "
-                "least 4"
-            )
+        enough_to_judge(len(real))
         self._features = random_features(real, shown=False)  # [N, 464]
         self._floor = split_half_floor(self._features, seed)
 
@@ -190,6 +196,15 @@ def write_figures(run: Path, step: int, epoch: float, figures: Mapping[str, floa
     rows = [row for row in read_metrics(path) if row["step"] < step]
     rows.append({"step": step, "epoch": round(epoch, 4)} | dict(figures))
     write_whole(path, "".join(map(as_line, rows)).encode())
+
+
+def drop_figures_after(run: Path, step: int) -> None:
+    """Forgets the rows of later steps: the run goes on from this one."""
+    path = run / FILE
+    rows = read_metrics(path)
+    kept = [row for row in rows if row["step"] <= step]
+    if len(kept) < len(rows):
+        write_whole(path, "".join(map(as_line, kept)).encode())
 
 
 def _check(name: str, slices: Float32) -> None:

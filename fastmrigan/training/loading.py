@@ -27,7 +27,8 @@ def load_training_data(
         recipe=recipe.name,
         smallest_batch=2 if recipe.system == "gan" else 1,  # batch norm needs company
     )
-    if recipe.system != "cyclegan" and source_data is not None:
+    unpaired = recipe.system in ("cyclegan", "style-transfer-gan")
+    if not unpaired and source_data is not None:
         raise UsageError(f"--source-data {source_data}: {recipe.name} takes one dataset, --data")
     if recipe.task == "sample":
         return data.load_unconditional(folder, options, label=recipe.label)

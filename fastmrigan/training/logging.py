@@ -38,7 +38,7 @@ class MetricsLog:
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """One dict a step, each with `step`; TensorBoard gets their means at the last step."""
-        if not self.writes:
+        if not self.writes or not rows:
             return
         self._file.write("".join(map(as_line, rows)))
         self._file.flush()

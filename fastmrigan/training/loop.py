@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from fastmrigan.errors import CheckFailed, InputRejected, Interrupted, UsageError
+from fastmrigan.errors import CheckFailed, FastMriganError, InputRejected, Interrupted, UsageError
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.progress import Progress
 from fastmrigan.training import checkpoint
 from fastmrigan.training.augmenting import Batches
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.distributed import Ranks
-from fastmrigan.training.evaluation import write_figures
+from fastmrigan.training.evaluation import drop_figures_after, write_figures
 from fastmrigan.training.guards import out_of_memory, seed_of
 from fastmrigan.training.logging import MetricsLog
 from fastmrigan.training.plots import plot_losses
@@ -83,8 +83,17 @@ def train(
         with MetricsLog(run, session.step, writes=ranks.first) as session.log:
             if ranks.first:
                 write_config(run, recipe)
+                drop_figures_after(run, session.step)
             try:
                 session.go_on(minutes, signal, resume_command)
+            except ValueError as error:
+                if "Expected more than 1 value per channel" not in str(error):
+                    raise
+                raise UsageError(
+                    f"{recipe.name}: batch norm has one value a channel to normalise where a layer "
+                    f"is 1x1 and the batch {recipe.batch}; take --set batch=2, or another norm or "
+                    "fewer layers"
+                ) from error
             except (RuntimeError, MemoryError) as error:
                 saved = session.saved_step is not None
                 advice = out_of_memory(error, recipe.batch, size=recipe.size, resumable=saved)
@@ -92,6 +101,10 @@ def train(
                     raise
                 session.ended("stopped: out of memory")
                 raise advice from error
+            finally:
+                if session.status == "running":  # an error that nothing above had a word for
+                    with contextlib.suppress(OSError, FastMriganError):
+                        session.ended(f"stopped: {type(sys.exception()).__name__}")
         return session.result()
 
 
@@ -122,6 +135,25 @@ class Session:
         self.judged_step: int | None = None
         self.watch = Watch(self.system)
         self.milestones = self.steps_of_epochs(recipe.plot_epochs)
+        self.status = "running"
+        self.check_evaluation()
+
+    def check_evaluation(self) -> None:
+        """UsageError now, and not after the first epochs, where they could not be judged."""
+        metric = self.recipe.best_metric
+        if self.recipe.evaluate_every is None:
+            if metric is not None:
+                raise UsageError(
+                    f"best_metric {metric}: nothing is evaluated; give --set evaluate_every=K, in "
+                    "epochs, or best_metric=null"
+                )
+            return
+        measured = self.system.measured()
+        if metric is not None and metric not in measured:
+            raise UsageError(
+                f"best_metric {metric!r}: not among this run's figures; choose one of "
+                + ", ".join(measured)
+            )
 
     def steps_of_epochs(self, epochs: tuple[int, ...]) -> dict[int, int]:
         count, world = self.data.count, self.ranks.world
@@ -176,9 +208,9 @@ class Session:
                     break
         stopped_early = self.ranks.any(signal.stopped) and self.step != last_step
         try:
-            if recipe.evaluate_every is not None and not stopped_early:
-                if not self.is_time_to_evaluate():  # else it has been done
-                    self.evaluate()
+            evaluated = recipe.evaluate_every is None or self.is_time_to_evaluate()
+            if not evaluated and not stopped_early:
+                self.evaluate()
             self.save()
         except Fault as fault:
             self.stop(str(fault))
@@ -235,9 +267,10 @@ class Session:
         with self.system.timer.phase("logging"):
             rows = [self.plain(row) for row in self.rows]
             self.rows = []
-            for row in rows:
+            for number, row in enumerate(rows):
                 fault = self.watch.fault(row)
                 if fault is not None:
+                    self.log.write(rows[:number])  # the way there is wanted most
                     raise Fault(fault)
             self.log.write(rows)
 
@@ -265,6 +298,7 @@ class Session:
         torch.manual_seed(seed_of(self.recipe.seed, decision.stream) + self.ranks.rank)
         self.log.drop_after(self.step)
         if self.ranks.first:
+            drop_figures_after(self.run, self.step)
             print(f"{self.run}: {decision.reason}", file=sys.stderr, flush=True)
 
     def stop(self, fault: str) -> None:
@@ -284,8 +318,7 @@ class Session:
         self.flush()
         if self.step == self.saved_step and not anew:
             return
-        if self.ranks.any(not self.system.all_finite()):
-            raise Fault(f"a weight is no longer finite at step {self.step:,}")
+        self.check_weights()
         self.ready_to_judge()
         checkpoint.save(
             self.run,
@@ -303,6 +336,10 @@ class Session:
             kept.add(self.watch.best_step)
         if self.ranks.first:
             checkpoint.prune(self.run, keep=self.recipe.keep_checkpoints, milestones=kept)
+
+    def check_weights(self) -> None:
+        if self.ranks.any(not self.system.all_finite()):
+            raise Fault(f"a weight is no longer finite at step {self.step:,}")
 
     def sample(self) -> None:
         """A grid of slices to look at, the same ones through the run."""
@@ -323,6 +360,7 @@ class Session:
     def evaluate(self) -> None:
         """Figures on held-out slices; a checkpoint where the named one is the best so far."""
         self.flush()
+        self.check_weights()
         self.ready_to_judge()
         figures = self.system.figures(self.recipe.seed) if self.ranks.first else {}
         figures = self.ranks.gather(figures)[0]
@@ -351,6 +389,7 @@ class Session:
             write_run_page(self.run)
 
     def ended(self, status: str) -> None:
+        self.status = status
         self.write_facts(status)
         self.page()
 

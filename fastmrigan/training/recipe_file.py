@@ -68,9 +68,9 @@ def check(document: dict[str, Any], source: str) -> Recipe:
         first = error.errors()[0]
         # pydantic puts the chosen alternatives of unions between the names: the system first, the
         # network behind its section; neither is a field
-        chosen = {document["system"]} | {
+        chosen = [document["system"]] + [
             part.get("network") for part in document.values() if isinstance(part, dict)
-        }
+        ]
         path = [str(part) for part in first["loc"]]
         field = ".".join(p for i, p in enumerate(path) if i not in (0, 2) or p not in chosen)
         if first["type"].startswith("union_tag"):
@@ -98,8 +98,9 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits
         raise UsageError(f"--set {override!r}: the value is not readable as YAML") from error
     whole = wanted is None or isinstance(wanted, dict)  # a section may be set as one, or left out
-    known = isinstance(section, dict) and last in section
-    if not known or (isinstance(section[last], dict) and not whole):
+    # which fields a network's section has is up to the network: `check` will say
+    known = isinstance(section, dict) and (last in section or "network" in section)
+    if not known or (isinstance(section.get(last), dict) and not whole):
         raise UsageError(
             f"--set {override!r}: no field {key!r} in the recipe{nearest(key, document)}"
         )
@@ -108,16 +109,23 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     section[last] = wanted
 
 
-def fields(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every settable field, dotted."""
+def fields(model: type[BaseModel], document: Any, prefix: str = "") -> list[str]:
+    """Every settable field, dotted; of the sections a network may have, the one `document` has."""
     names: list[str] = []
     for name, field in model.model_fields.items():
-        sections = [part for part in parts_of(field.annotation) if part is not None]
-        for section in sections:
-            names += fields(section, f"{prefix}{name}.")
+        given = document.get(name) if isinstance(document, dict) else None
+        network = given.get("network") if isinstance(given, dict) else None
+        sections = parts_of(field.annotation)
+        for section in [part for part in sections if is_of(part, network)] or sections:
+            names += fields(section, given, f"{prefix}{name}.")
         if not sections:
             names.append(prefix + name)
     return list(dict.fromkeys(names))
+
+
+def is_of(section: type[BaseModel], network: Any) -> bool:
+    named = section.model_fields.get("network")
+    return named is not None and network in get_args(named.annotation)
 
 
 def parts_of(annotation: Any) -> list[type[BaseModel]]:
@@ -133,12 +141,15 @@ def parts_of(annotation: Any) -> list[type[BaseModel]]:
 
 def nearest(key: str, document: dict[str, Any]) -> str:
     """`; the nearest is ...`, looking at the dotted names and at their last parts."""
-    known = fields(kind_of(document))
+    known = fields(kind_of(document), document)
     last = key.rsplit(".", 1)[-1]
-    by_last = {name.rsplit(".", 1)[-1]: name for name in known}
-    close = [name for name in known if last in name] or [
-        by_last[name] for name in difflib.get_close_matches(last, by_last, 1, 0.5)
-    ]
+    by_last: dict[str, list[str]] = {}
+    for name in known:
+        by_last.setdefault(name.rsplit(".", 1)[-1], []).append(name)
+    close = [name for name in known if last in name]
+    if not close:
+        for word in difflib.get_close_matches(last, by_last, 1, 0.5):
+            close = difflib.get_close_matches(key, by_last[word], 1, 0.0)
     close = close or difflib.get_close_matches(key, known, 1, 0.5)
     if not close:
         return f"; known are {', '.join(known)}"

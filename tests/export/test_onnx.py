@@ -22,9 +22,15 @@ from fastmrigan.files import beside
 from fastmrigan.runtime import load
 from fastmrigan.runtime.model_file import read_model_file
 from fastmrigan.runtime.onnx_wire import graph_sha256
-from fastmrigan.training import checkpoint, networks
-from fastmrigan.training.recipe import load_recipe
+from fastmrigan.training import checkpoint
+from fastmrigan.training.data import TrainingData
+from fastmrigan.training.distributed import Ranks
+from fastmrigan.training.recipe_file import load_recipe
+from fastmrigan.training.systems import system_of
+from fastmrigan.training.watch import Watch
 
+# Clip: a progressive GAN's output is linear, so every generator's is held to [-1, 1].
+OPERATORS = {"ConvTranspose", "Relu", "Tanh", "Unsqueeze", "Clip"}
 FACTS = GeneratorFacts("sample", "phantom-quick", (16, 16), latent_size=8)
 DATASET = {
     "fingerprint": "f" * 64,
@@ -41,12 +47,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     small = ["size=16", "generator.latent=8", "generator.width=4", "discriminator.width=4"]
     recipe = load_recipe("phantom-quick", small)
-    nets = networks.build(recipe, torch.device("cpu"))
+    data = TrainingData(torch.zeros(40, 1, 16, 16), DATASET)
+    system = system_of(recipe)(recipe, data, torch.device("cpu"), Ranks())
     with torch.no_grad():
-        nets.generator(torch.randn(64, 8))
-        for parameter in nets.ema.parameters():
+        for parameter in system.ema["generator"].parameters():
             parameter.mul_(5)  # initial weights alone would make slices of nearly zero
-    checkpoint.save(folder, nets, recipe=recipe, dataset=DATASET, step=7, elapsed=1.0)
+    system.ready_to_judge(7)
+    checkpoint.save(
+        folder,
+        system,
+        Ranks(),
+        recipe=recipe,
+        dataset=DATASET,
+        step=7,
+        elapsed=1.0,
+        watch=Watch(system).state(),
+    )
     return folder
 
 
@@ -99,7 +115,7 @@ def test_graph_is_standard_and_tells_nothing_of_the_machine(
     graph: onnx.ModelProto, exported: Exported
 ) -> None:
     assert [(o.domain, o.version) for o in graph.opset_import] == [("", 18)]
-    assert {n.op_type for n in graph.graph.node} <= {"ConvTranspose", "Relu", "Tanh", "Unsqueeze"}
+    assert {n.op_type for n in graph.graph.node} <= OPERATORS
     assert not any(n.metadata_props or n.doc_string for n in graph.graph.node)
     assert b"forward" not in exported.path.read_bytes()  # of a stack trace
     assert str(Path.cwd()).encode() not in exported.path.read_bytes()
@@ -130,7 +146,7 @@ def test_runtime_makes_the_same_slices_at_every_batch(exported: Exported, backen
 
 def test_plain_weights_differ_from_the_averaged_ones(run: Path, exported: Exported) -> None:
     plain = checkpoint.load_generator(run, step=7, ema=False)
-    assert exporter.facts_of(plain, ema=False).training == {"step": 7, "ema": False, "seed": 0}
+    assert exporter.facts_of(plain).training == {"step": 7, "ema": False, "seed": 0}
     assert exporter.weights_sha256(plain.module) != exported.metadata.weights_sha256
 
 

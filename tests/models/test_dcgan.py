@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastmrigan.models.dcgan import DcganDiscriminator, DcganGenerator, initialise
+from fastmrigan.models.dcgan import DcganDiscriminator, DcganGenerator
 from fastmrigan.training.losses import discriminator_loss, generator_loss
 
 
@@ -75,7 +75,7 @@ def test_layers():
 def test_initial_weights():
     torch.manual_seed(0)
     for network in (DcganGenerator(), DcganDiscriminator()):
-        initialise(network)
+        network.initialise()
         for layer in network.layers:
             if not hasattr(layer, "weight"):
                 continue

@@ -143,5 +143,5 @@ def test_style_pair():
         of_g = square_real(d_y(styled)) + square_real(d_x(plain))
         of_g = of_g + 10 * l1(f(styled), x) + 10 * l1(g(plain, styled), y)
     close(system.step(Batch(y, x), START)["loss_g"], of_g)
-    assert torch.equal(g(x), g(x, g.reference.expand_as(x)))  # the kept reference
+    close(g(x), g(x, g.reference.expand_as(x)))  # the kept reference
     assert any(torch.equal(g.reference[0], slice_) for slice_ in y)

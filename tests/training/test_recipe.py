@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from fastmrigan.errors import UsageError
-from fastmrigan.training.networks import initial_networks, parameter_count
-from fastmrigan.training.recipe import differences, load_recipe, shipped_recipes
+from fastmrigan.training.networks import parameter_count
+from fastmrigan.training.recipe_file import differences, load_recipe, shipped_recipes
+from fastmrigan.training.systems import system_of
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -27,15 +28,16 @@ def test_tumour_dcgan64_is_the_papers():
     assert recipe.precision == "fp32"
     assert recipe.plot_epochs == (1000, 5000, 10000, 20000)
     assert recipe.deviations.model_dump() == {
-        "horizontal_flip": False,
         "real_label": 1.0,
         "instance_noise": 0.0,
         "instance_noise_steps": 1000,
     }
     assert "0.002" in recipe.notes[0]
-    generator, discriminator = initial_networks(recipe)
-    assert parameter_count(generator) == 3_574_656
-    assert parameter_count(discriminator) == 2_763_520
+    networks = system_of(recipe).make(recipe)
+    assert {name: parameter_count(network) for name, network in networks.items()} == {
+        "generator": 3_574_656,
+        "discriminator": 2_763_520,
+    }
 
 
 def test_overrides():
@@ -104,7 +106,9 @@ def test_faulty_files(tmp_path, content, text):
 
 
 def test_an_unknown_recipe_lists_the_shipped_ones():
-    with pytest.raises(UsageError, match="no recipe named 'tumor'; shipped are phantom-quick, tum"):
+    with pytest.raises(
+        UsageError, match=r"no recipe named 'tumor'; shipped are ct-mri.*tumour-dcgan64"
+    ):
         load_recipe("tumor")
 
 

@@ -7,22 +7,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from fastmrigan.training.augmenting import Batch as Batch
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.distributed import Ranks
 from fastmrigan.training.networks import adam
 from fastmrigan.training.schedule import linear_decay
 
 Rows = dict[str, Tensor | float]
-
-
-class Batch(NamedTuple):
-    target: Tensor  # [N, C, H, W] in [-1, 1]; a system without a source: the real slices
-    source: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +110,13 @@ class System:
 
     def figures(self, seed: int) -> dict[str, float]:
         """What is measured in the loop on held-out slices, by name."""
+        raise NotImplementedError
+
+    def measured(self) -> tuple[str, ...]:
+        """Names of those figures that tell which checkpoint is better.
+
+        UsageError where the data do not allow any.
+        """
         raise NotImplementedError
 
     def ready_to_judge(self, step: int) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastmrigan.models import faces
 from fastmrigan.training import ema
-from fastmrigan.training.evaluation import RealSide, rows_to_judge
+from fastmrigan.training.evaluation import RealSide, enough_to_judge, rows_to_judge
 from fastmrigan.training.systems.base import System
 
 JUDGED = 1000  # slices an evaluation in the loop makes, if there are as many real ones
@@ -46,6 +46,10 @@ class SamplingSystem(System):
     def grid(self, count: int) -> tuple[Tensor, int]:
         """Slices from latents that stay the same through the run."""
         return self.sampled(count, self.recipe.seed + 1), math.ceil(math.sqrt(count))
+
+    def measured(self) -> tuple[str, ...]:
+        enough_to_judge(self.data.count)
+        return ("fd_random",)
 
     def figures(self, seed: int) -> dict[str, float]:
         """The Frechet distance to the training slices on random features, and its floor."""
