@@ -152,7 +152,11 @@ def train(
         shares = sorted(result.phases.items(), key=lambda phase: -phase[1])
         print("time: " + ", ".join(f"{name} {spent / total:.0%}" for name, spent in shares))
     print(f"look at {out / 'run.html'}")
-    print(f"next: fastmrigan export {shlex.quote(str(out))} --out model.onnx")
+    bound = resolved.total_steps(slices.count, ranks.world)
+    if resolved.system == "progan" and bound is not None and result.step < bound:
+        print(f"next: the same command, until it is grown at step {bound:,}")
+    else:
+        print(f"next: fastmrigan export {shlex.quote(str(out))} --out model.onnx")
 
 
 def launcher(processes: int) -> list[str]:

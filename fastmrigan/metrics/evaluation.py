@@ -72,7 +72,8 @@ def evaluate(
 ) -> Evaluation:
     """Measures synthetic slices against real ones.
 
-    real, synthetic: see `read_slice_set`; label: of the real slices, by default the one the run
+    real, synthetic: see `read_slice_set`; of a paired real set, the side that the run's generator
+    makes; label: of the real slices, by default the one the run
     was trained on; run: a training run, for its discriminator, curves and untrained generator;
     classifier_data: a prepared dataset with the labels tumour and normal; limit: at most so many
     synthetic slices. Raises UsageError for sets too small or of different sizes, InputRejected
@@ -85,10 +86,12 @@ def evaluate(
         )
     trained = None if run is None else load_generator(run)
     if label is None and trained is not None:
-        recipe = trained.recipe
-        label = recipe.label if recipe.task == "sample" else recipe.target_label
+        label = trained.dataset.get("label")  # of the target side, where there are two
     curves = [] if run is None else read_curves(run / "metrics.jsonl")
-    ours = slice_sets.read_slice_set(real, label=label)
+    # Of a paired set, a translating run makes the targets out of the sources, or the reverse.
+    recipe = None if trained is None else trained.recipe
+    twins = recipe is not None and recipe.task == "translate" and not recipe.reverse
+    ours = slice_sets.read_slice_set(real, label=label, twins=twins)
     theirs = slice_sets.read_slice_set(synthetic, limit=limit)
     same_size(ours, theirs)
     if run is not None and trained is not None:

@@ -76,8 +76,7 @@ def page(evaluation: Evaluation) -> str:
         f'<p class="soft">{len(made.slices):,} synthetic and {len(real.slices):,} real slices of '
         f"{real.slices.shape[1]}x{real.slices.shape[2]} pixels, one grey channel. FastMRIGAN "
         f"{escape(fastmrigan.__version__)}, {made_on}.</p>",
-        f'<p class="notice">{fastmrigan.NOTICE.capitalize()}. The synthetic slices show no '
-        "patient.</p>",
+        f'<p class="notice">{fastmrigan.NOTICE.capitalize()}. {whom(made)}</p>',
         tiles(evaluation),
         *(f'<p class="warning">{escape(text)}</p>' for text in evaluation.warnings),
         "<h2>Numbers</h2>",
@@ -102,6 +101,16 @@ def page(evaluation: Evaluation) -> str:
         f"<title>{TITLE}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         f"{body}\n</body>\n</html>\n"
     )
+
+
+def whom(made: SliceSet) -> str:
+    """Whether the synthetic slices show anybody."""
+    if made.facts.get("task") == "translate":
+        return (
+            "The synthetic slices are translations of real ones: they keep the anatomy of the "
+            "people in them, and are to be protected as those are."
+        )
+    return "The synthetic slices show no patient."
 
 
 def shown(measure: Measure, value: float | None) -> str:

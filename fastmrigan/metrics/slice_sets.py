@@ -35,17 +35,20 @@ class SliceSet:
         return self.slices[self.held_out]
 
 
-def read_slice_set(path: Path, *, label: str | None = None, limit: int | None = None) -> SliceSet:
+def read_slice_set(
+    path: Path, *, label: str | None = None, limit: int | None = None, twins: bool = False
+) -> SliceSet:
     """A prepared dataset, or a folder of shards, PNG or NPZ as `fastmrigan synth` writes it.
 
-    label: only slices of this label, prepared datasets alone; limit: the first so many slices of
+    label: only slices of this label, prepared datasets alone; twins: of a paired dataset the
+    targets instead of the sources; limit: the first so many slices of
     a generated folder. Raises UsageError for a missing or empty folder or an unknown label,
     InputRejected for a dataset whose bytes are not those of its fingerprint.
     """
     if not path.is_dir():
         raise UsageError(f"{path}: no such folder; give a prepared dataset or generated slices")
     if (path / "dataset.json").is_file():
-        found = _from_dataset(path, label)
+        found = _from_dataset(path, label, twins)
     elif label is not None:
         raise UsageError(f"{path}: is no prepared dataset, so it has no label {label!r}")
     else:
@@ -67,11 +70,13 @@ def read_labelled(path: Path) -> tuple[SliceSet, npt.NDArray[np.bool_]]:
     return both, np.arange(len(both.slices)) < len(tumour.slices)
 
 
-def _from_dataset(path: Path, label: str | None) -> SliceSet:
+def _from_dataset(path: Path, label: str | None, twins: bool) -> SliceSet:
     dataset = PreparedDataset.open(path)
     dataset.check_fingerprint()
-    train = dataset.slices("train", label)  # [N, H, W]
-    test = dataset.slices("test", label)  # [M, H, W]
+    twins = twins and dataset.info.paired
+    side = dataset.targets if twins else dataset.slices
+    train = side("train", label)  # [N, H, W]
+    test = side("test", label)  # [M, H, W]
     return SliceSet(
         path,
         np.concatenate([train, test]),
@@ -81,7 +86,8 @@ def _from_dataset(path: Path, label: str | None) -> SliceSet:
             "train slices": len(train),
             "test slices": len(test),
             "fingerprint": dataset.info.fingerprint,
-        },
+        }
+        | ({"side": "targets of the pairs"} if twins else {}),
     )
 
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from fastmrigan.errors import InputRejected
 from fastmrigan.files import write_whole
 
@@ -30,6 +28,8 @@ class MetricsLog:
             self._open(step)
 
     def _open(self, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # not where only a step is wanted
+
         path = self.run / "metrics.jsonl"
         kept = [row for row in read_metrics(path) if row["step"] <= step]
         write_whole(path, "".join(map(as_line, kept)).encode())
