@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastmrigan.errors import MissingDependency
-from fastmrigan.runtime.backends.openvino import runs_bf16
+from fastmrigan.runtime.backends.openvino import runs_bf16, the_core
 
 Float32 = npt.NDArray[np.float32]
 
@@ -145,7 +145,7 @@ def _openvino(
 ) -> list[EngineParity]:
     import openvino
 
-    core = openvino.Core()
+    core = the_core()
     graph = core.read_model(model)
     version = openvino.__version__.split("-")[0]
     # Left alone, OpenVINO takes bf16 by itself where the CPU has it: the precision is always named.

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from fastmrigan.errors import ModelRefused, UsageError
 from fastmrigan.runtime import load
 from fastmrigan.runtime.backends import onnxruntime as ort_backend
+from fastmrigan.runtime.backends.openvino import the_core
 from fastmrigan.runtime.latents import normal_latents
 
 BACKENDS = ["openvino", "onnxruntime"]
@@ -113,8 +114,8 @@ def test_auto_says_what_it_took_and_why(write_model):
 
 @pytest.mark.parametrize(("measured_db", "taken"), [(60.0, "bf16"), (44.9, "fp32")])
 def test_auto_takes_bf16_only_where_the_file_vouches_for_it(write_model, measured_db, taken):
-    ov = pytest.importorskip("openvino")
-    if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    pytest.importorskip("openvino")
+    if "BF16" not in the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor has no bf16 arithmetic")
     figures = {"version": "", "device": "", "max_abs_error": 0.1, "psnr_db": measured_db}
     document = tiny.metadata(parity={"openvino-bf16": figures})
@@ -156,3 +157,18 @@ def test_the_thin_rooms_never_import_torch(write_model, module):
         code += "; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_after_two_models_is_no_crash(write_model):
+    """Two Cores of OpenVINO, freed in the order they were made, ended the process here."""
+    code = (
+        "import gc, signal, sys, fastmrigan.runtime as runtime\n"
+        "first = runtime.load(sys.argv[1], backend='openvino', batch=1)\n"
+        "second = runtime.load(sys.argv[1], backend='openvino', batch=2)\n"
+        "del first; gc.collect(); del second; gc.collect()\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('handled'))\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+    )
+    command = [sys.executable, "-c", code, str(write_model())]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

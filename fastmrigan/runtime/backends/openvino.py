@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 from typing import Any
@@ -17,6 +18,19 @@ BF16_MIN_DB = 45.0
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
+@functools.cache
+def the_core() -> Any:
+    """One openvino.Core for the process, never freed.
+
+    Each Core's CPU plugin puts a signal stack in place and takes it away when freed, restoring the
+    one before (seen with 2026.4 on a processor with AMX). Of two Cores the first freed first, the
+    other restores memory that is no longer mapped, and the next Ctrl-C is a segmentation fault.
+    """
+    import openvino as ov
+
+    return ov.Core()
+
+
 class OpenVINOBackend(Backend):
     """One compiled model with a static batch."""
 
@@ -28,7 +42,7 @@ class OpenVINOBackend(Backend):
     def __init__(self, model: ModelFile, options: BackendOptions) -> None:
         import openvino as ov
 
-        core = ov.Core()
+        core = the_core()
         bf16_here = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.precision = _precision(model, options.precision, bf16_here)
         self.threads = options.threads or len(os.sched_getaffinity(0))
