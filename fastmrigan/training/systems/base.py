@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from fastmrigan.training import ema
 from fastmrigan.training.augmenting import Batch as Batch
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.distributed import Ranks
@@ -125,6 +126,12 @@ class System:
     def average(self, name: str) -> None:
         """Keeps a running mean of a network's weights."""
         self.ema[name] = copy.deepcopy(self.networks[name]).requires_grad_(False).eval()
+
+    def update_averages(self, clock: Clock) -> None:
+        """Takes the networks' present weights into their running means."""
+        with self.timer.phase("ema"):
+            for name, mean in self.ema.items():
+                ema.update(mean, self.networks[name], clock.step, self.recipe.ema)
 
     def optimise(self, name: str, rate: float, *networks: str) -> None:
         """One optimiser over the parameters of `networks`."""

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastmrigan.training import ema
 from fastmrigan.training.augmenting import as_seen
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.distributed import Ranks
@@ -78,10 +77,7 @@ class CycleGan(TranslatingSystem):
                 "discriminator_back", source, judged_source, clock
             )
             self.update("d", loss + loss_back)
-        with self.timer.phase("ema"):
-            if self.recipe.ema is not None:
-                for name, mean in self.ema.items():
-                    ema.update(mean, self.networks[name], clock.step, self.recipe.ema)
+        self.update_averages(clock)
         return rows | {
             "loss_d": (loss + loss_back).detach(),
             "loss_d_target": loss.detach(),

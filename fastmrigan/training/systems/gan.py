@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastmrigan.training import ema
 from fastmrigan.training.augmenting import as_seen
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.distributed import Ranks
@@ -60,11 +59,7 @@ class Gan(SamplingSystem):
                 judged = self.plain["discriminator"](self.seen(fake, clock, "judged"))  # [N]
             loss_g = generator_loss(judged)
             self.update("g", loss_g)
-        with self.timer.phase("ema"):
-            if self.recipe.ema is not None:
-                ema.update(
-                    self.ema["generator"], self.networks["generator"], clock.step, self.recipe.ema
-                )
+        self.update_averages(clock)
         return {
             "loss_d": loss_d.detach(),
             "loss_g": loss_g.detach(),

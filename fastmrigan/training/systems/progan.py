@@ -95,11 +95,7 @@ class Progan(SamplingSystem):
                 seen = self.seen(fake, clock, "judged")
                 loss_g = -self.networks["discriminator"](seen, stage, alpha).float().mean()
             self.update("g", loss_g)
-        with self.timer.phase("ema"):
-            if self.recipe.ema is not None:
-                ema.update(
-                    self.ema["generator"], self.networks["generator"], clock.step, self.recipe.ema
-                )
+        self.update_averages(clock)
         return {
             "loss_d": loss_d.detach(),
             "loss_g": loss_g.detach(),
