@@ -163,14 +163,25 @@ class Ours:
         data = TrainingData(cpu.slices(1), {}, sources=cpu.slices(0))
         self.system: Any = system_of(recipe)(recipe, data, torch.device(setting.device), Ranks())
         self.networks: dict[str, nn.Module] = self.system.networks
+        self.take = self.system.step
         self.steps = 0
 
     def step(self, source: Tensor, target: Tensor) -> Mapping[str, Tensor | float]:
         from fastmrigan.training.systems import Batch, Clock
 
-        losses = self.system.step(Batch(target, source), Clock(self.steps, 0.0, None))
+        losses = self.take(Batch(target, source), Clock(self.steps, 0.0, None))
         self.steps += 1
         return losses
+
+
+class Graphed(Ours):
+    """The same, each step replayed as one CUDA graph once a few have been taken."""
+
+    def __init__(self, setting: Setting, **choices: Any) -> None:
+        from fastmrigan.training.step_graph import StepGraph
+
+        super().__init__(setting, **choices)
+        self.take = StepGraph(self.system).step
 
 
 class Entry(NamedTuple):
@@ -210,3 +221,10 @@ ABLATION = {
     "torch.compile": entry_of(Changes(compiled=True)),
 }
 SIDES = {"baseline": BASELINE, **OURS, **ABLATION}
+# On CUDA alone. It replays from its fourth step on.
+GRAPHED = {
+    "ours, speed, bf16, graph": Entry(
+        lambda setting: Graphed(setting, precision="bf16", speed=True, channels_last=True),
+        tolerance="bf16",
+    )
+}

@@ -30,8 +30,9 @@ Threads = Annotated[int | None, typer.Option(help="Default: all this process may
 
 def engine_line(generator: Generator) -> str:
     engine = generator.backend
+    why = f" ({engine.why_precision})" if engine.why_precision else ""
     return (
-        f"{engine.name} {engine.version} in {engine.precision} on {engine.device}, "
+        f"{engine.name} {engine.version} in {engine.precision}{why} on {engine.device}, "
         f"{engine.threads} threads ({generator.reason})"
     )
 

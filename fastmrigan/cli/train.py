@@ -119,6 +119,7 @@ def train(
     from fastmrigan.training.distributed import ranks_of_this_run
     from fastmrigan.training.loading import load_training_data
     from fastmrigan.training.loop import train as run_training
+    from fastmrigan.training.step_graph import why_no_graph
 
     memory.keep_freed_memory(keep_freed_memory)
     with ranks_of_this_run(device) as ranks:
@@ -130,6 +131,12 @@ def train(
                 f"{torch.get_num_threads()} threads{several}",
                 file=sys.stderr,
             )
+            if device == "cuda":
+                why = why_no_graph(resolved, ranks)
+                said = f"no CUDA graph of the step: {why}"
+                if why is None:
+                    said = "each step is replayed as one CUDA graph"
+                print(f"train: {said}", file=sys.stderr)
         result = run_training(
             resolved,
             slices,

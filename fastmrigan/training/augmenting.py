@@ -23,13 +23,17 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """The batches of a run, each a function of the data, the recipe, the seed and the step."""
+    """The batches of a run, each a function of the data, the recipe, the seed and the step.
+
+    Where a step takes several (a critic's steps), they stand one after the other in one.
+    """
 
     def __init__(
         self, data: TrainingData, recipe: Any, seed: int, ranks: Ranks, device: torch.device
     ) -> None:
         self.data, self.seed, self.ranks, self.device = data, seed, ranks, device
         self.channels, self.paired = recipe.channels, data.paired
+        self.a_step = recipe.batches_a_step
         options = recipe.augmentation.model_dump(exclude={"diffaugment"})
         self.augmentation = Augmentation(**options)
         sources = None if data.sources is None else len(data.sources)
@@ -45,19 +49,29 @@ class Batches:
 
     def of_step(self, step: int) -> Batch:
         """[N, C, H, W] of each side, on the device."""
-        target, source = self.data.batch(self.order.batch_of(step))
-        own_side = TARGET if self.paired else SOURCE  # registered twins stay registered
+        parts = [self.number(step * self.a_step + part) for part in range(self.a_step)]
+        if len(parts) == 1:
+            return parts[0]
+        sources = [part.source for part in parts if part.source is not None]
         return Batch(
-            self.made_ready(target, step, TARGET),
-            None if source is None else self.made_ready(source, step, own_side),
+            torch.cat([part.target for part in parts]), torch.cat(sources) if sources else None
         )
 
-    def made_ready(self, slices: Tensor, step: int, side: int) -> Tensor:
+    def number(self, number: int) -> Batch:
+        """One batch of the run, counted from 0."""
+        target, source = self.data.batch(self.order.batch_of(number))
+        own_side = TARGET if self.paired else SOURCE  # registered twins stay registered
+        return Batch(
+            self.made_ready(target, number, TARGET),
+            None if source is None else self.made_ready(source, number, own_side),
+        )
+
+    def made_ready(self, slices: Tensor, number: int, side: int) -> Tensor:
         slices = augment(
             slices.to(self.device, non_blocking=True),
             self.augmentation,
             seed=self.seed,
-            step=step,
+            step=number,
             side=side,
             rank=self.ranks.rank,
             world=self.ranks.world,
@@ -65,22 +79,45 @@ class Batches:
         return with_channels(slices, self.channels)
 
 
-def as_seen(
-    slices: Tensor, recipe: Any, step: int, shown: str, ranks: Ranks, number: int = 0
-) -> Tensor:
+def draws_to_show(
+    recipe: Any,
+    count: int,
+    *,
+    seed: int,
+    step: int,
+    shows: tuple[str, ...],
+    times: int,
+    ranks: Ranks,
+) -> dict[str, Tensor]:
+    """What `as_seen` needs in one step, by `key_of`; nothing where the recipe has no DiffAugment.
+
+    shows: of SHOWN, what the step shows; times: how often, up to 38 (a critic's steps).
+    """
+    if not recipe.augmentation.diffaugment:
+        return {}
+    return {
+        key_of(shown, number): draws_at(
+            count,
+            seed=seed,
+            step=step,
+            stream=SHOWN.index(shown) + len(SHOWN) * number,
+            rank=ranks.rank,
+            world=ranks.world,
+        )
+        for shown in shows
+        for number in range(times)
+    }
+
+
+def key_of(shown: str, number: int = 0) -> str:
+    return f"shown {shown} {number}"
+
+
+def as_seen(slices: Tensor, recipe: Any, draws: Tensor | None, *, images: int = 1) -> Tensor:
     """Slices [N, C, H, W] as a discriminator is shown them: DiffAugment where the recipe has it.
 
-    shown: one of SHOWN; number: of a discriminator's steps within one step, up to 38.
+    draws: [N, 6] of `draws_to_show`; images: see DiffAugment.
     """
-    policies = recipe.augmentation.diffaugment
-    if not policies:
+    if draws is None:
         return slices
-    draws = draws_at(
-        len(slices),
-        seed=recipe.seed,
-        step=step,
-        stream=SHOWN.index(shown) + len(SHOWN) * number,
-        rank=ranks.rank,
-        world=ranks.world,
-    )
-    return DiffAugment(policies)(slices, draws)
+    return DiffAugment(recipe.augmentation.diffaugment)(slices, draws, images=images)

@@ -17,6 +17,7 @@ from torch import Tensor
 from fastmrigan.errors import InputRejected, UsageError
 from fastmrigan.imaging.dataset import PreparedDataset
 from fastmrigan.training.order import Indices
+from fastmrigan.training.recipe import SIZES
 from fastmrigan.training.slice_file import SliceFile
 
 IN_MEMORY = 4 * 2**30  # bytes: 16,384 slices of 256x256
@@ -234,10 +235,11 @@ def check_sizes(sides: list[Side], options: DataOptions) -> None:
     if len(set(sizes.values())) == 1:
         sizes = dict(list(sizes.items())[:1])
     found = "; ".join(f"{path}: slices are {h}x{w}" for path, (h, w) in sizes.items())
-    raise UsageError(
-        f"{found}, {options.recipe} trains at {options.size}x{options.size}; prepare them with "
-        f"--size {options.size}"
-    )
+    remedy = f"prepare them with --size {options.size}"
+    height, width = next(iter(sizes.values()))
+    if len(sizes) == 1 and height == width and height in SIZES:
+        remedy += f", or train at theirs with --set size={height}"
+    raise UsageError(f"{found}, {options.recipe} trains at {options.size}x{options.size}; {remedy}")
 
 
 def check_count(side: Side, count: int, options: DataOptions) -> None:

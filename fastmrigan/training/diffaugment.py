@@ -39,9 +39,11 @@ class DiffAugment:
         if unknown:
             raise ValueError(f"DiffAugment: expected policies of {POLICIES}, got {unknown[0]!r}")
 
-    def __call__(self, slices: Tensor, draws: Tensor) -> Tensor:
+    def __call__(self, slices: Tensor, draws: Tensor, *, images: int = 1) -> Tensor:
         """slices [N, C, H, W] and draws [N, 6] (`draw` or `draws_at`) to slices of that shape.
 
+        images: how many the channels hold, one after the other (a slice and what it was made from).
+        They move and are cut alike; brightness and contrast are of each by its own mean.
         Brightness and contrast may leave [-1, 1], as in the paper.
         """
         if draws.shape != (len(slices), NUMBERS):
@@ -50,19 +52,23 @@ class DiffAugment:
             )
         draws = draws.to(slices.device)
         if "colour" in self.policies:
-            slices = self._colour(slices, draws)
+            slices = self._colour(slices, draws, images)
         if "translation" in self.policies:
             slices = self._translated(slices, draws)
         if "cutout" in self.policies:
             slices = self._cut_out(slices, draws)
         return slices
 
-    def _colour(self, slices: Tensor, draws: Tensor) -> Tensor:
+    def _colour(self, slices: Tensor, draws: Tensor, images: int) -> Tensor:
         signed = (2 * draws[:, :2] - 1).to(slices.dtype)  # [N, 2]
-        brightness, contrast = signed[:, :, None, None, None].unbind(1)  # [N, 1, 1, 1] each
-        slices = slices + brightness * self.brightness
-        mean = slices.mean((1, 2, 3), keepdim=True)  # [N, 1, 1, 1]
-        return (slices - mean) * (1 + contrast * self.contrast) + mean
+        brightness, contrast = signed[:, :, None, None, None, None].unbind(
+            1
+        )  # [N, 1, 1, 1, 1] each
+        count, channels, height, width = slices.shape
+        each = slices.view(count, images, channels // images, height, width)
+        each = each + brightness * self.brightness
+        mean = each.mean((2, 3, 4), keepdim=True)  # [N, images, 1, 1, 1]
+        return ((each - mean) * (1 + contrast * self.contrast) + mean).flatten(1, 2)
 
     def _translated(self, slices: Tensor, draws: Tensor) -> Tensor:
         channels, height, width = slices.shape[1:]
@@ -75,7 +81,8 @@ class DiffAugment:
         places = rows.remainder(height)[:, :, None] * width + columns.remainder(width)[:, None]
         index = places.flatten(1)[:, None].expand(-1, channels, -1)  # [N, C, H*W]
         moved = slices.flatten(2).gather(2, index).view(slices.shape)
-        return torch.where(inside[:, None], moved, self.fill)
+        # masked_fill takes `fill` as a number; where would copy it to the device at each call.
+        return moved.masked_fill(~inside[:, None], self.fill)
 
     def _shifted(self, uniform: Tensor, side: int) -> Tensor:
         most = int(side * self.translation + 0.5)  # pixels
@@ -87,7 +94,7 @@ class DiffAugment:
         rows = self._hidden(draws[:, 4], height)  # bool [N, H]
         columns = self._hidden(draws[:, 5], width)  # bool [N, W]
         hidden = rows[:, :, None] & columns[:, None]  # [N, H, W]
-        return torch.where(hidden[:, None], self.fill, slices)
+        return slices.masked_fill(hidden[:, None], self.fill)
 
     def _hidden(self, uniform: Tensor, side: int) -> Tensor:
         """Which rows the square covers; its middle lies anywhere in the slice."""

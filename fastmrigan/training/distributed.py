@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
 import os
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastmrigan.errors import UsageError
+from fastmrigan.errors import FastMriganError, UsageError
 
 # What gloo and NCCL say where the process at the other end is gone.
 PEER_SIGNS = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
+PATIENCE = timedelta(seconds=10)  # for the first rank to end, where another one has ended
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,11 @@ class Ranks:
 
 @contextlib.contextmanager
 def ranks_of_this_run(device: str) -> Iterator[Ranks]:
-    """The ranks torchrun started, or this process alone. UsageError where they do not fit."""
+    """The ranks torchrun started, or this process alone. UsageError where they do not fit.
+
+    Each rank ends with the exit code of its error (torchrun itself knows only 0 and 1); an error
+    that all of them meet is printed by the first alone.
+    """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield Ranks()
         return
@@ -95,9 +104,15 @@ def ranks_of_this_run(device: str) -> Iterator[Ranks]:
         )
     if device == "cuda":
         torch.cuda.set_device(local)
-    torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    store, *_ = next(iter(torch.distributed.rendezvous("env://")))  # type: ignore[attr-defined]
+    backend = "nccl" if device == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world)
     try:
         yield Ranks(rank, world, local, torch.distributed.new_group(backend="gloo"))
+    except FastMriganError as error:
+        if first_says(store, rank, str(error)):
+            sys.stderr = io.StringIO()  # the exit code is told all the same
+        raise
     except RuntimeError as error:
         if not any(sign in str(error) for sign in PEER_SIGNS):
             raise
@@ -106,3 +121,22 @@ def ranks_of_this_run(device: str) -> Iterator[Ranks]:
         ) from error
     finally:
         torch.distributed.destroy_process_group()
+
+
+def first_says(store: Any, rank: int, message: str) -> bool:
+    """Whether this is another rank than the first, and the first ends with the same message.
+
+    Returns some time after the first has ended: torchrun ends all processes with the first of them
+    that does, and it has the run's files to finish and the message to print.
+    """
+    key = "fastmrigan: the end"
+    try:
+        if rank == 0:
+            store.set(key, message)
+            return False
+        store.wait([key], PATIENCE)
+        alike = store.get(key) == message.encode()
+    except RuntimeError:  # the first rank has not ended, or the store is gone with it
+        return False
+    time.sleep(1.0)
+    return bool(alike)

@@ -17,8 +17,9 @@ def load_training_data(
     """The slices of `recipe`; errors as those of fastmrigan.training.data.
 
     Translating without pairs, the two domains are the two labels of one dataset, or the two sides
-    of a paired one, or two datasets (`source_data` the source's); in the last two cases the
-    recipe's labels have nothing to tell apart and are not asked for.
+    of a paired one, or two datasets (`source_data` the source's). Nothing but its sides tells those
+    of a paired one apart, and the recipe's labels are not asked for. Of two datasets each is cut to
+    the recipe's label for its side, unless its slices have none at all.
     """
     options = DataOptions(
         recipe.size,
@@ -34,14 +35,33 @@ def load_training_data(
         return data.load_unconditional(folder, options, label=recipe.label)
     if recipe.system == "pix2pix":
         return data.load_paired(folder, options, reverse=recipe.reverse)
-    one = source_data is None and not (
-        (folder / "dataset.json").is_file() and read_info(folder).paired
-    )
+    target_label, source_label = recipe.target_label, recipe.source_label
+    if source_data is not None:
+        target_label = label_of_side(folder, target_label)
+        source_label = label_of_side(source_data, source_label)
+    elif (folder / "dataset.json").is_file() and read_info(folder).paired:
+        target_label = source_label = None
     return data.load_unpaired(
         folder,
         options,
         source=source_data,
-        target_label=recipe.target_label if one else None,
-        source_label=recipe.source_label if one else None,
+        target_label=target_label,
+        source_label=source_label,
         reverse=recipe.reverse,
     )
+
+
+def label_of_side(folder: Path, label: str | None) -> str | None:
+    """The label to take of one of two datasets; UsageError where it has others alone."""
+    if label is None or not (folder / "dataset.json").is_file():  # the loader says what is wrong
+        return label
+    labels = read_info(folder).labels
+    if set(labels) == {""}:
+        return None
+    if label not in labels:
+        has = ", ".join(map(repr, labels))
+        raise UsageError(
+            f"{folder}: no label {label!r}; it has {has}; name its own, or take all of both sets "
+            "with --set source_label=null --set target_label=null"
+        )
+    return label

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, Discriminator, Field, PositiveInt, model_validator
 
 from fastmrigan.training import sections as part
+from fastmrigan.training.evaluation import BETTER
 from fastmrigan.training.sections import Section
+
+SIZES = frozenset(2**power for power in range(4, 11))  # 16 to 1024
 
 HOUSEKEEPING = frozenset(
     {"checkpoint_every", "keep_checkpoints", "sample_every", "sample_count", "plot_epochs"}
-    | {"log_every", "notes", "paper", "evaluate_every", "guards"}
+    | {"log_every", "notes", "paper", "evaluate_every", "guards", "graph"}
 )
 
 
 def power_of_two(size: int) -> int:
-    if not 16 <= size <= 1024 or size & (size - 1):
+    if size not in SIZES:
         raise ValueError("must be a power of two from 16 to 1024")
     return size
 
 
+def known_metric(name: str) -> str:
+    if name not in BETTER:
+        known = ", ".join(f"{metric} ({way} is better)" for metric, way in BETTER.items())
+        raise ValueError(f"unknown; known are {known}")
+    return name
+
+
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Metric = Annotated[str, AfterValidator(known_metric)]
 
 
 class Recipe(Section):
@@ -30,6 +41,7 @@ class Recipe(Section):
 
     # A run may be resumed with other values of these.
     free_on_resume: ClassVar[frozenset[str]] = HOUSEKEEPING | {"steps", "epochs"}
+    measures: ClassVar[tuple[str, ...]] = tuple(BETTER)  # what an evaluation may tell, by the data
 
     name: str
     paper: str  # the citation
@@ -46,6 +58,7 @@ class Recipe(Section):
     fidelity: Literal["reference", "corrected"] = "reference"  # of the schedule, see schedule.py
     speed: bool = True  # the same mathematics in fewer passes; off: the reference's order
     compile: bool = False  # torch.compile: minutes at the start, for a GPU
+    graph: bool = True  # with speed, on one GPU: the whole step recorded once, then replayed
     channels_last: bool = True  # memory layout of the activations; the same mathematics
     seed: Seed = 0
     guards: part.Guards = part.Guards()
@@ -56,7 +69,17 @@ class Recipe(Section):
     plot_epochs: tuple[PositiveInt, ...] = ()
     log_every: PositiveInt = 10  # steps between writes; every step has its own line
     evaluate_every: PositiveInt | None = None  # epochs
-    best_metric: str | None = None  # of those evaluated; its best checkpoint is kept
+    best_metric: Metric | None = None  # of those evaluated; its best checkpoint is kept
+
+    @property
+    def batches_a_step(self) -> int:
+        """Batches that one step takes, of `batch` slices each."""
+        return 1
+
+    @property
+    def slices_a_step(self) -> int:
+        """Slices of a side that one process sees in one step."""
+        return self.batch * self.batches_a_step
 
     def total_steps(self, count: int, world: int = 1) -> int | None:
         """Steps until the first bound with `count` training slices; None without a bound."""
@@ -69,18 +92,35 @@ class Recipe(Section):
 
     def epoch_end(self, epoch: int, count: int, world: int = 1) -> int:
         """The step after which every one of `count` slices has been seen `epoch` times."""
-        return -(-epoch * count // (self.batch * world))
+        return -(-epoch * count // (self.slices_a_step * world))
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(
             self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=98
         )
 
+    @model_validator(mode="after")
+    def _best(self) -> Self:
+        if self.best_metric is None:
+            return self
+        if self.evaluate_every is None:
+            raise ValueError(
+                f"best_metric {self.best_metric}: nothing is evaluated; give --set "
+                "evaluate_every=K, in epochs, or best_metric=null"
+            )
+        if self.best_metric not in self.measures:
+            raise ValueError(
+                f"best_metric {self.best_metric!r}: not among the figures of such a run; choose "
+                "one of " + ", ".join(self.measures)
+            )
+        return self
+
 
 class GanRecipe(Recipe):
     """Slices from latents, one generator against one discriminator."""
 
-    system: Literal["gan"] = "gan"
+    measures: ClassVar[tuple[str, ...]] = ("fd_random",)
+    system: Literal["gan"]
     task: Literal["sample"] = "sample"
     label: str | None = None  # train on the slices of this label alone
     generator: Annotated[part.Dcgan | part.DenseDcgan, Discriminator("network")]
@@ -95,6 +135,7 @@ class GanRecipe(Recipe):
 class ProganRecipe(Recipe):
     """Slices from latents, growing from 4x4, Wasserstein loss with gradient penalty."""
 
+    measures: ClassVar[tuple[str, ...]] = ("fd_random",)
     free_on_resume: ClassVar[frozenset[str]] = HOUSEKEEPING  # it grows by its bound
     system: Literal["progan"]
     task: Literal["sample"] = "sample"
@@ -104,6 +145,11 @@ class ProganRecipe(Recipe):
     losses: part.ProganLosses = part.ProganLosses()
     growth: part.Growth = part.Growth()
     ema: part.Ema | None = part.Ema()
+
+    @property
+    def batches_a_step(self) -> int:
+        """One for each of the critic's steps."""
+        return self.losses.critic_steps
 
     @model_validator(mode="after")
     def _shares(self) -> ProganRecipe:
@@ -155,6 +201,7 @@ class CycleGanRecipe(TranslationRecipe):
 class Pix2PixRecipe(TranslationRecipe):
     """Paired: a generator against a discriminator that sees the input beside the output."""
 
+    measures: ClassVar[tuple[str, ...]] = tuple(name for name in BETTER if name != "fd_random")
     system: Literal["pix2pix"]
     generator: TranslatingGenerator
     discriminator: part.PatchGan

@@ -14,6 +14,11 @@ from fastmrigan.errors import UsageError
 from fastmrigan.training.recipe import AnyRecipe, GanRecipe, Recipe
 
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(AnyRecipe)
+KINDS: dict[str, type[Recipe]] = {
+    system: kind
+    for kind in get_args(get_args(AnyRecipe)[0])
+    for system in get_args(kind.model_fields["system"].annotation)
+}
 
 
 def shipped_recipes() -> list[str]:
@@ -40,8 +45,11 @@ def load_recipe(recipe: str, overrides: list[str] | None = None) -> Recipe:
         except UnicodeDecodeError as error:
             raise UsageError(f"{recipe}: not a text file; a recipe is YAML") from error
     else:
+        shipped = shipped_recipes()
+        close = difflib.get_close_matches(recipe, shipped, 1, 0.5)
+        hint = f"; the nearest is {close[0]!r}" if close else ""
         raise UsageError(
-            f"no recipe named {recipe!r}; shipped are {', '.join(shipped_recipes())} "
+            f"no recipe named {recipe!r}{hint}; shipped are {', '.join(shipped)} "
             "(or give the path of a .yaml file)"
         )
     try:
@@ -61,7 +69,8 @@ def load_recipe(recipe: str, overrides: list[str] | None = None) -> Recipe:
 
 def check(document: dict[str, Any], source: str) -> Recipe:
     """The recipe of `document`; UsageError names the first faulty field."""
-    document = {"system": "gan"} | document
+    if "system" not in document:
+        raise UsageError(f"{source}: no field 'system': what is trained, one of {', '.join(KINDS)}")
     try:
         return _ADAPTER.validate_python(document)
     except ValidationError as error:
@@ -80,8 +89,15 @@ def check(document: dict[str, Any], source: str) -> Recipe:
                 f"{source}: unknown field {field!r}{nearest(field, document)}"
             ) from error
         message = first["msg"].removeprefix("Value error, ")
-        value = "" if first["type"] == "missing" else f", got {first['input']!r}"
-        raise UsageError(f"{source}: {field}: {message}{value}") from error
+        where = f"{source}: {field}" if field else source  # the recipe as a whole
+        told = first["type"] == "missing" or isinstance(first["input"], dict)
+        value = "" if told else f", got {shortened(first['input'])}"
+        raise UsageError(f"{where}: {message}{value}") from error
+
+
+def shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def apply_override(document: dict[str, Any], override: str) -> None:
@@ -100,6 +116,11 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     whole = wanted is None or isinstance(wanted, dict)  # a section may be set as one, or left out
     # which fields a network's section has is up to the network: `check` will say
     known = isinstance(section, dict) and (last in section or "network" in section)
+    if section is None and key in fields(kind_of(document), document):
+        raise UsageError(
+            f"--set {override!r}: {'.'.join(parents)} is null in this recipe; give all of it, "
+            f"--set '{'.'.join(parents)}={{{last}: {value or '…'}}}'"
+        )
     if not known or (isinstance(section.get(last), dict) and not whole):
         raise UsageError(
             f"--set {override!r}: no field {key!r} in the recipe{nearest(key, document)}"
@@ -158,13 +179,8 @@ def nearest(key: str, document: dict[str, Any]) -> str:
 
 def kind_of(document: dict[str, Any]) -> type[Recipe]:
     """The class of recipes that `document` is of, so far as it says."""
-    kinds = {
-        kind.model_fields["system"].annotation: kind for kind in get_args(get_args(AnyRecipe)[0])
-    }
-    return next(
-        (kind for named, kind in kinds.items() if document.get("system") in get_args(named)),
-        GanRecipe,
-    )
+    system = document.get("system")
+    return KINDS.get(system, GanRecipe) if isinstance(system, str) else GanRecipe
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:

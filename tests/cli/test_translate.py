@@ -67,7 +67,7 @@ def test_translates_and_goes_on(fastmrigan, make_data, write_translator, tmp_pat
     done = fastmrigan(*arguments, "--format", "png", "--label", "normal")
     assert done.returncode == 0, done.stderr
     engine, result = done.stdout.strip().splitlines()
-    assert " in fp32 on " in engine
+    assert " in fp32 (auto: the " in engine
     assert "6 slices, 6 made now" in result
     assert WARNING not in done.stderr
     assert len(list((tmp_path / "o" / "shard-000000").glob("*.png"))) == 6

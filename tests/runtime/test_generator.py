@@ -119,7 +119,10 @@ def test_auto_takes_bf16_only_where_the_file_vouches_for_it(write_model, measure
         pytest.skip("this processor has no bf16 arithmetic")
     figures = {"version": "", "device": "", "max_abs_error": 0.1, "psnr_db": measured_db}
     document = tiny.metadata(parity={"openvino-bf16": figures})
-    assert load(write_model(document)).backend.precision == taken
+    backend = load(write_model(document)).backend
+    assert backend.precision == taken
+    assert backend.why_precision == f"auto: {measured_db} dB in bf16 by the model file, 45 wanted"
+    assert load(write_model(document), precision="fp32").backend.why_precision == ""
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -105,6 +105,14 @@ def test_types_and_layouts_are_kept(dtype):
     torch.testing.assert_close(shown, plain)
 
 
+def test_images_of_a_pair_move_alike_and_are_coloured_each_by_its_own_mean():
+    apply, draws = DiffAugment(fill=0.0), draws_at(9, seed=2, step=1)
+    a, b = slices_of(9, 3), 5 + slices_of(9, 3)
+    found = apply(torch.cat([a, b], 1), draws, images=2)
+    torch.testing.assert_close(found, torch.cat([apply(a, draws), apply(b, draws)], 1))
+    assert not torch.allclose(found, apply(torch.cat([a, b], 1), draws))
+
+
 def test_errors():
     with pytest.raises(ValueError, match=r"expected policies of .*'cutout'.*, got 'color'"):
         DiffAugment(("color",))

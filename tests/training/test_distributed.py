@@ -116,7 +116,7 @@ def test_one_signal_stops_all_ranks_and_the_named_command_resumes(words, command
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 1, errors  # torchrun's own; that of the ranks is 130
+    assert process.returncode == 1, errors  # torchrun knows no other; that of the ranks is 130
     said = re.search(
         r"stopped at step ([\d,]+), all of it saved; resume with: torchrun --nproc-per-node 2 "
         r"-m fastmrigan train tumour-dcgan64",
@@ -124,6 +124,7 @@ def test_one_signal_stops_all_ranks_and_the_named_command_resumes(words, command
     )
     assert said, errors
     assert "forcefully exiting" not in errors  # no rank had to be killed
+    assert errors.count("all of it saved; resume with") == 1  # one rank speaks
     step = int(said[1].replace(",", ""))
     assert checkpoint.steps_of(run)[-1] == step == len(read_metrics(run / "metrics.jsonl"))
     facts = json.loads((run / "run.json").read_text())
@@ -143,3 +144,19 @@ def test_one_signal_stops_all_ranks_and_the_named_command_resumes(words, command
     assert "2 steps in" in again.stdout
     assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [*range(1, step + 3)]
     assert checkpoint.load_generator(run).step == step + 2
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_says_so_once_and_ends_each_rank_with_its_code(words, tmp_path):
+    gone = ["--set", "optimiser.generator_lr=1e38", "--steps", "5"]
+    done = subprocess.run(
+        [*TORCHRUN, "-m", "fastmrigan", *words, *gone],
+        capture_output=True, text=True, env=environment(), timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("nan at step 2, so the run stopped") == 1, done.stderr
+    codes = re.findall(r"exitcode +: (-?\d+)", done.stderr)
+    assert "6" in codes  # and of one that torchrun ended then, -15
+    assert set(codes) <= {"6", "-15"}
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["status"] == "stopped: loss_d is nan at step 2"

@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from small_systems import slices, small
 
 from fastmrigan.errors import CheckFailed, UsageError
-from fastmrigan.training import checkpoint, loop
+from fastmrigan.training import checkpoint, distributed, loop, session
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.distributed import ranks_of_this_run
 from fastmrigan.training.evaluation import drop_figures_after
@@ -22,7 +24,7 @@ INFO = {"fingerprint": "f" * 64, "label": None, "training_slices": 6}
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    monkeypatch.setattr(loop, "plot_losses", lambda *args, **options: None)
+    monkeypatch.setattr(session, "plot_losses", lambda *args, **options: None)
 
 
 def sides(recipe, count=6, *, paired=False, held_out=None):
@@ -108,7 +110,6 @@ def test_the_style_pair_takes_any_batch_when_exported():
     [
         (["evaluate_every=1", "best_metric=psnr"], False, 6, "choose one of fd_random"),
         (["evaluate_every=1", "best_metric=fd_random"], True, 6, "choose one of ssim, ssim_brain"),
-        (["best_metric=fd_random"], False, 6, "nothing is evaluated; give --set evaluate_every"),
         (
             ["evaluate_every=1"],
             False,
@@ -139,7 +140,7 @@ def test_an_error_without_a_word_of_its_own_ends_the_run_in_its_files(tmp_path, 
     def fail(*args):
         raise UsageError("anything")
 
-    monkeypatch.setattr(loop.Session, "evaluate", fail)
+    monkeypatch.setattr(loop.Loop, "evaluate", fail)
     recipe = small("t2-tumour-cyclegan", "evaluate_every=1")
     with pytest.raises(UsageError, match="anything"):
         train(recipe, sides(recipe), tmp_path)
@@ -177,8 +178,30 @@ def test_a_lost_process_is_told_as_that(monkeypatch):
         monkeypatch.setenv(name, value)
     for name in ("init_process_group", "new_group", "destroy_process_group"):
         monkeypatch.setattr(torch.distributed, name, lambda *args, **options: None)
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda url: [(None, 1, 2)])
     lost = pytest.raises(UsageError, match="rank 1: another process of this run has ended")
     with lost, ranks_of_this_run("cpu"):
         raise RuntimeError("gloo/pair.cc:553] Connection closed by peer [127.0.0.1]:2962")
     with pytest.raises(RuntimeError, match="size mismatch"), ranks_of_this_run("cpu"):
         raise RuntimeError("size mismatch")
+
+
+@pytest.mark.parametrize(
+    ("rank", "word", "silent"), [(0, "stopped", False), (1, "stopped", True), (1, "own", False)]
+)
+def test_what_all_ranks_end_with_is_printed_by_the_first(monkeypatch, rank, word, silent):
+    """And what one rank alone ends with by that one. Each has its exit code."""
+    monkeypatch.setattr(distributed, "PATIENCE", timedelta(seconds=0.1))
+    store = torch.distributed.HashStore()
+    for name in ("init_process_group", "new_group", "destroy_process_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda *args, **options: None)
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda url: [(store, rank, 2)])
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", str(rank))
+    assert not distributed.first_says(store, 1, "stopped")  # before the first has ended
+    assert not distributed.first_says(store, 0, "stopped")
+    before = sys.stderr
+    with pytest.raises(CheckFailed, match=word), distributed.ranks_of_this_run("cpu"):
+        raise CheckFailed(word)
+    assert (sys.stderr is not before) == silent

@@ -8,7 +8,7 @@ import torch
 from tiny_gan import different, not_a_number, tiny, tiny_data
 
 from fastmrigan.errors import CheckFailed, InputRejected, ModelRefused, UsageError
-from fastmrigan.training import checkpoint, loop
+from fastmrigan.training import checkpoint, session
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.logging import read_metrics
 from fastmrigan.training.loop import train
@@ -25,7 +25,7 @@ def plots():
 def no_plots(request, monkeypatch):
     """Drawing a plot takes longer than the tiny run it is of."""
     if "plots" not in request.fixturenames:
-        monkeypatch.setattr(loop, "plot_losses", lambda *args, **options: None)
+        monkeypatch.setattr(session, "plot_losses", lambda *args, **options: None)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from small_systems import slices, small
 from tiny_gan import different, not_a_number, tiny, tiny_data
 
 from fastmrigan.errors import CheckFailed, InputRejected, ModelRefused, UsageError
-from fastmrigan.training import augmenting, checkpoint, loop
+from fastmrigan.training import augmenting, checkpoint, session
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.logging import read_metrics
 from fastmrigan.training.loop import train
@@ -23,8 +23,8 @@ ROLLBACK = ["guards.then=rollback", "checkpoint_every=2", "keep_checkpoints=9"]
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """Drawing takes longer than the tiny run that is drawn."""
-    monkeypatch.setattr(loop, "plot_losses", lambda *args, **options: None)
-    monkeypatch.setattr(loop, "write_run_page", lambda *args, **options: None)
+    monkeypatch.setattr(session, "plot_losses", lambda *args, **options: None)
+    monkeypatch.setattr(session, "write_run_page", lambda *args, **options: None)
 
 
 @pytest.fixture
@@ -64,6 +64,34 @@ def test_a_run_goes_back_and_takes_another_way(tmp_path, monkeypatch, nan_in, ca
     assert [row["step"] for row in rows] == list(range(1, 11))
     assert (facts(tmp_path)["status"], facts(tmp_path)["rollbacks"]) == ("finished", 1)
     assert checkpoint.steps_of(tmp_path) == [2, 4, 6, 8, 10]
+
+
+def test_a_run_that_went_back_shows_other_augmentations(tmp_path, monkeypatch, nan_in):
+    """What discriminators are shown is drawn anew, too, or the same way leads to the same fault."""
+    honest, drawn = gan.Gan.plan, []
+
+    def plan(system, count, clock):
+        found = honest(system, count, clock)
+        drawn.append((clock.step, found["shown real 0"]))
+        return found
+
+    monkeypatch.setattr(gan.Gan, "plan", plan)
+    nan_in(lambda call: call == 6)
+    settings = ["steps=7", *ROLLBACK, "augmentation.diffaugment=[translation]"]
+    train(tiny(*settings), tiny_data(), tmp_path)
+    assert [step for step, _ in drawn] == [0, 1, 2, 3, 4, 5, 4, 5, 6]
+    assert not torch.equal(drawn[4][1], drawn[6][1])
+    assert not torch.equal(drawn[5][1], drawn[7][1])
+
+
+def test_a_run_stopped_at_the_limit_remembers_it(tmp_path, nan_in, capsys):
+    """Begun again it stops at once: it went back as often once more, the same ways as before."""
+    nan_in(lambda call: call >= 6)
+    for taken_back in (2, 0):
+        with pytest.raises(CheckFailed, match="already taken back 2 times"):
+            train(tiny("steps=10", *ROLLBACK, "guards.rollbacks=2"), tiny_data(), tmp_path)
+        assert capsys.readouterr().err.count("going back to step 4") == taken_back
+    assert facts(tmp_path)["rollbacks"] == 2
 
 
 def test_a_run_that_went_back_resumes_exactly(tmp_path, nan_in):
@@ -208,7 +236,7 @@ def test_a_file_that_fails_in_the_middle_costs_nothing(tmp_path, monkeypatch):
     assert checkpoint.steps_of(tmp_path) == [5]
     assert facts(tmp_path)["status"] == "stopped: the data cannot be read"
     monkeypatch.undo()
-    monkeypatch.setattr(loop, "plot_losses", lambda *args, **options: None)
+    monkeypatch.setattr(session, "plot_losses", lambda *args, **options: None)
     assert train(tiny("steps=9"), tiny_data(), tmp_path).steps_now == 4
 
 
@@ -271,7 +299,10 @@ def test_evaluation_leaves_training_alone(tmp_path):
 
 @pytest.mark.parametrize(
     ("metric", "text"),
-    [("fid", "best_metric 'fid': unknown; known are"), ("ssim", "best_metric 'ssim': not among")],
+    [
+        ("fid", "best_metric: unknown; known are .*, got 'fid'"),
+        ("ssim", "best_metric 'ssim': not among"),
+    ],
 )
 def test_a_best_metric_that_is_not_measured(tmp_path, metric, text):
     with pytest.raises(UsageError, match=text):

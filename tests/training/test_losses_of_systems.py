@@ -145,3 +145,17 @@ def test_style_pair():
     close(system.step(Batch(y, x), START)["loss_g"], of_g)
     close(g(x), g(x, g.reference.expand_as(x)))  # the kept reference
     assert any(torch.equal(g.reference[0], slice_) for slice_ in y)
+
+
+def test_pix2pix_shows_the_condition_as_if_it_stood_alone():
+    """With DiffAugment a bright translation darkened the source beside it: their contrast was taken
+    about one mean."""
+    policies = "[colour, translation, cutout]"
+    _, system, a, b = started("pix2pix-attention-unet", f"augmentation.diffaugment={policies}")
+    plan = system.plan(2, START)
+    made, condition = system.pair_seen(b, a, plan, "real")
+    _, beside_another = system.pair_seen(b + 1, a, plan, "real")
+    assert torch.equal(condition, beside_another)
+    _, again = system.pair_seen(b, b, plan, "real")
+    close(made, again)  # moved and cut alike
+    assert not torch.equal(made, b)

@@ -77,6 +77,11 @@ def test_overrides():
         ("generator.width=100000000", r"generator\.width: .*less than or equal to 1024"),
         ("discriminator.width=1025", r"discriminator\.width: .*less than or equal to 1024"),
         ("generator.latent=65537", r"generator\.latent: .*less than or equal to 65536"),
+        ("best_metric=fid", r"best_metric: unknown; known are ssim \(higher is .*, got 'fid'$"),
+        (
+            "best_metric=fd_random",
+            "best_metric fd_random: nothing is evaluated; give --set evaluat",
+        ),
     ],
 )
 def test_faulty_overrides(override, text):
@@ -89,7 +94,11 @@ def test_faulty_overrides(override, text):
     [
         ("- a\n- b\n", "expected `field: value` lines, got list"),
         ("name: [", "not readable as YAML"),
-        ("name: x\npaper: y\n", "generator: Field required"),
+        ("name: x\npaper: y\nsystem: gan\n", "generator: Field required"),
+        (
+            "name: x\npaper: y\n",
+            "no field 'system': what is trained, one of gan, progan, cyclegan, pix2pix, style-tr",
+        ),
         (None, "unknown field 'optimiser.momentum'"),
     ],
 )
@@ -107,9 +116,19 @@ def test_faulty_files(tmp_path, content, text):
 
 def test_an_unknown_recipe_lists_the_shipped_ones():
     with pytest.raises(
-        UsageError, match=r"no recipe named 'tumor'; shipped are ct-mri.*tumour-dcgan64"
+        UsageError,
+        match=r"no recipe named 'tumor'; the nearest is 'tum.*; shipped are ct-mri.*tumour-dcgan64",
     ):
         load_recipe("tumor")
+
+
+def test_a_recipe_mistyped_has_a_neighbour():
+    with pytest.raises(
+        UsageError, match=r"no recipe named 't2-tumor-cyclegan'; the nearest is 't2-t"
+    ):
+        load_recipe("t2-tumor-cyclegan")
+    with pytest.raises(UsageError, match=r"no recipe named 'zzz'; shipped are"):
+        load_recipe("zzz")
 
 
 def test_bounds():

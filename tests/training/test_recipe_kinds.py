@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from fastmrigan.errors import UsageError
-from fastmrigan.training import checkpoint, loop
+from fastmrigan.training import checkpoint, session
 from fastmrigan.training.logging import read_metrics
 from fastmrigan.training.recipe_file import differences, load_recipe, shipped_recipes
 
@@ -120,6 +120,24 @@ def test_another_network_brings_its_own_fields():
         ("tumour-progan", ["steps=null", "epochs=null"], r"grows by its bound: steps or epochs"),
         ("tumour-progan", ["growth.stage_shares=[1, 2]"], r"growth\.stage_shares: expected \d"),
         ("tumour-progan", ["compile=true"], r"compile: torch\.compile has no second derivative"),
+        (
+            "tumour-progan",
+            ["compile=true"],
+            r"--set: compile: torch\.compile has no .* the penalty$",
+        ),
+        (
+            "t2-tumour-cyclegan",
+            ["ema.decay=0.99"],
+            r"ema is null in this recipe; give all of it, --set 'ema=\{decay: 0\.99\}'$",
+        ),
+        ("t2-tumour-cyclegan", ["ema.decay="], r"ema is null .*, --set 'ema=\{decay: …\}'$"),
+        ("t2-tumour-cyclegan", ["ema.decoy=1"], r"no field 'ema\.decoy'.*nearest is 'ema\.decay'$"),
+        (
+            "pix2pix-attention-unet",
+            ["evaluate_every=1", "best_metric=fd_random"],
+            r"--set: best_metric 'fd_random': not among the figures of such a run; choose one of s",
+        ),
+        ("t2-tumour-cyclegan", ["notes=" + "x" * 500], r"notes: .*, got 'x{79}…$"),
     ],
 )
 def test_faults_are_named(recipe, settings, text):
@@ -176,7 +194,7 @@ def prepared(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch):
     """Drawing a plot takes longer than the tiny run it is of."""
-    monkeypatch.setattr(loop, "plot_losses", lambda *args, **options: None)
+    monkeypatch.setattr(session, "plot_losses", lambda *args, **options: None)
 
 
 def trained(command, recipe, settings, *arguments):

@@ -4,13 +4,14 @@ import pytest
 import torch
 from small_systems import RECIPES, slices, small
 
-from fastmrigan.training import checkpoint, loop
+from fastmrigan.training import checkpoint, session
+from fastmrigan.training.augmenting import Batches
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.distributed import Ranks
 from fastmrigan.training.loop import train
 from fastmrigan.training.sections import Growth
 from fastmrigan.training.systems import Batch, Clock, system_of
-from fastmrigan.training.systems.progan import grown, shrunk
+from fastmrigan.training.systems.progan import Progan, grown, shrunk
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def data():
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """Drawing takes longer than the tiny run that is drawn."""
-    monkeypatch.setattr(loop, "plot_losses", lambda *args, **options: None)
+    monkeypatch.setattr(session, "plot_losses", lambda *args, **options: None)
 
 
 def leaves(value, prefix=""):
@@ -114,6 +115,39 @@ def test_speed_changes_no_mathematics(data, name):
     assert all(key.endswith("bias") for key in inert)
     largest = max(float(gradient.abs().max()) for gradient in plain[1].values())
     assert max(float(plain[1][key].abs().max()) for key in inert) < 1e-4 * largest
+
+
+def test_each_step_of_the_critic_has_real_slices_of_its_own(tmp_path, data, monkeypatch):
+    """Six slices, three critic steps of two: each step of the run sees them all, once."""
+    recipe = small("tumour-progan", "losses.critic_steps=3", "growth.fade_share=0")
+    honest, seen = Progan.critic_loss, []
+
+    def critic_loss(system, real, *rest):
+        seen.append(real)
+        return honest(system, real, *rest)
+
+    monkeypatch.setattr(Progan, "critic_loss", critic_loss)
+    slices_of_run = data(recipe)
+    result = train(recipe, slices_of_run, tmp_path)
+    assert (result.step, result.epoch, len(seen)) == (6, 6.0, 18)
+    last = torch.cat(seen[-3:])  # grown: as they are
+    order = last.flatten(1).mean(1).argsort()
+    wanted = slices_of_run.slices
+    assert torch.equal(last[order], wanted[wanted.flatten(1).mean(1).argsort()])
+    assert recipe.epoch_end(4, 6) == 4
+
+
+def test_two_ranks_share_each_batch_of_the_critic(data):
+    settings = ["losses.critic_steps=3", "augmentation.horizontal_flip=true"]
+    recipe, whole = (small("tumour-progan", *settings, f"batch={batch}") for batch in (2, 4))
+    cpu = torch.device("cpu")
+
+    def of_step(recipe, ranks):
+        return Batches(data(recipe), recipe, 0, ranks, cpu).of_step(5).target.chunk(3)
+
+    parts = zip(of_step(recipe, Ranks(0, 2)), of_step(recipe, Ranks(1, 2)), strict=True)
+    for both, wanted in zip(parts, of_step(whole, Ranks()), strict=True):
+        assert torch.equal(torch.cat(both), wanted)
 
 
 def test_growth():

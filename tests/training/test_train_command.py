@@ -108,7 +108,7 @@ def test_a_signal_saves_and_the_named_command_resumes(prepared, tmp_path, number
     [
         (
             ["tumour"],
-            "no recipe named 'tumour'; shipped are ct-mri.*, phantom-quick, .*tumour-dcgan64",
+            "no recipe named 'tumour'; .*; shipped are ct-mri.*, phantom-quick, .*tumour-dcgan64",
         ),
         (["nothing.yaml"], "nothing.yaml: No such file"),
         (["tumour-dcgan64"], "--data and --out missing; only --dry-run goes without"),
@@ -128,6 +128,8 @@ def test_errors_are_one_line(command, arguments, text):
     [
         ("seed=99999999999999999999999", "seed: "),
         ("optimiser.betas=[1.5,2]", r"optimiser\.betas\.0: "),
+        ("best_metric=sim", r"best_metric: unknown; known are ssim \(higher is better\)"),
+        ("best_metric=fd_random", r"best_metric fd_random: nothing is evaluated"),
     ],
 )
 def test_a_dry_run_refuses_what_the_run_would(command, setting, text):

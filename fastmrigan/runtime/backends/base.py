@@ -34,6 +34,7 @@ class Backend(ABC):
     version: str
     device: str
     precision: str
+    why_precision: str = ""  # in a few words, where it was left to the engine
     threads: int
 
     @abstractmethod

@@ -44,7 +44,10 @@ class OpenVINOBackend(Backend):
 
         core = the_core()
         bf16_here = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self.precision = _precision(model, options.precision, bf16_here)
+        if options.precision == "auto":
+            self.precision, self.why_precision = _auto(model, bf16_here)
+        else:
+            self.precision = _asked(options.precision, bf16_here)
         self.threads = options.threads or len(os.sched_getaffinity(0))
         self.version = ov.__version__.split("-")[0]
         self.device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
@@ -83,10 +86,18 @@ def runs_bf16(compiled: Any) -> bool:
     )
 
 
-def _precision(model: ModelFile, asked: str, bf16_here: bool) -> str:
-    if asked == "auto":
-        measured = model.metadata.parity.get("openvino-bf16", {}).get("psnr_db", 0.0)
-        return "bf16" if bf16_here and measured >= BF16_MIN_DB else "fp32"
+def _auto(model: ModelFile, bf16_here: bool) -> tuple[str, str]:
+    """The precision taken, and why."""
+    if not bf16_here:
+        return "fp32", "auto: the processor has no bf16"
+    measured = model.metadata.parity.get("openvino-bf16", {}).get("psnr_db")
+    if measured is None:
+        return "fp32", "auto: the model file records nothing about bf16"
+    taken = "bf16" if measured >= BF16_MIN_DB else "fp32"
+    return taken, f"auto: {measured:.1f} dB in bf16 by the model file, {BF16_MIN_DB:g} wanted"
+
+
+def _asked(asked: str, bf16_here: bool) -> str:
     if asked not in HINTS:
         raise UsageError(f"precision {asked!r}: OpenVINO offers auto, {', '.join(HINTS)}")
     if asked == "bf16" and not bf16_here:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastmrigan.training.systems.base import Batch, Clock, System
+from fastmrigan.training.systems.base import Batch, Clock, Rows, System
 from fastmrigan.training.systems.cyclegan import CycleGan
 from fastmrigan.training.systems.gan import Gan
 from fastmrigan.training.systems.pix2pix import Pix2Pix
@@ -19,7 +19,7 @@ SYSTEMS: dict[str, type[System]] = {
     "style-transfer-gan": StylePairGan,
 }
 
-__all__ = ["SYSTEMS", "Batch", "Clock", "System", "system_of"]
+__all__ = ["SYSTEMS", "Batch", "Clock", "Rows", "System", "system_of"]
 
 
 def system_of(recipe: Any) -> type[System]:

@@ -14,12 +14,15 @@ from torch import Tensor, nn
 
 from fastmrigan.training import ema
 from fastmrigan.training.augmenting import Batch as Batch
+from fastmrigan.training.augmenting import as_seen, draws_to_show, key_of
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.distributed import Ranks
+from fastmrigan.training.guards import seed_of
 from fastmrigan.training.networks import adam
 from fastmrigan.training.schedule import linear_decay
 
 Rows = dict[str, Tensor | float]
+Plan = dict[str, Tensor]  # what a step takes from the host beside its batch, by name
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Clock:
     step: int  # steps done before this one
     epoch: float  # epochs done before this one
     total_steps: int | None  # the run's bound in steps, where there is one
+    stream: int = 0  # how often the run has been taken back: each time, other random numbers
 
 
 class Timer:
@@ -57,11 +61,19 @@ class Timer:
 
 class System:
     """Networks, their averages and optimisers: everything that changes from step to step but the
-    random numbers. A subclass defines `make`, fills `ema` and the optimisers, and takes steps."""
+    random numbers. A subclass defines `make`, fills `ema` and the optimisers, and says what a step
+    is.
+
+    A step has two halves. `plan` decides on the host: random draws, what the image pools do. It is
+    the only one that looks at the clock. `program` computes: a function of the weights, the batch
+    and the plan, and the same operations on the same shapes from step to step, so that it can be
+    recorded once and replayed (`step_graph`, which names the recipes that are exceptions).
+    """
 
     in_parts: ClassVar[bool] = False  # a pass may leave parameters out
     # Discriminators by the ending of their columns: loss_d…, d_real_accuracy…, d_fake_accuracy….
     judges: ClassVar[dict[str, str]] = {"": "discriminator"}
+    shows: ClassVar[tuple[str, ...]] = ("real", "fake", "judged")  # of augmenting.SHOWN
 
     def __init__(self, recipe: Any, data: TrainingData, device: torch.device, ranks: Ranks) -> None:
         self.recipe, self.data, self.device, self.ranks = recipe, data, device, ranks
@@ -103,7 +115,36 @@ class System:
 
     def step(self, batch: Batch, clock: Clock) -> Rows:
         """One training step; losses by name, tensors still on the device."""
+        plan = self.plan(self.count_of(batch), clock)
+        rows = self.program(batch, {key: draws.to(self.device) for key, draws in plan.items()})
+        self.update_averages(clock)
+        return rows
+
+    def count_of(self, batch: Batch) -> int:
+        """Slices of one batch; a step may be given several in one."""
+        batches: int = self.recipe.batches_a_step
+        return len(batch.target) // batches
+
+    def plan(self, count: int, clock: Clock) -> Plan:
+        """What the next step takes from the host, on the CPU: small tensors whose names and shapes
+        are the same at each step. Random streams move on. count: slices of a batch."""
+        return draws_to_show(
+            self.recipe,
+            count,
+            seed=seed_of(self.recipe.seed, clock.stream),
+            step=clock.step,
+            shows=self.shows,
+            times=self.recipe.batches_a_step,
+            ranks=self.ranks,
+        )
+
+    def program(self, batch: Batch, plan: Plan) -> Rows:
+        """The step but for the averages; plan: on the device."""
         raise NotImplementedError
+
+    def seen(self, slices: Tensor, plan: Plan, shown: str, number: int = 0) -> Tensor:
+        """Slices as a discriminator is shown them, the `number`th time in this step."""
+        return as_seen(slices, self.recipe, plan.get(key_of(shown, number)))
 
     def grid(self, count: int) -> tuple[Tensor, int]:
         """Slices [n, H, W] to look at, on the CPU, and the columns to lay them out in."""
@@ -151,8 +192,19 @@ class System:
             )
         for name, optimiser in self.optimisers.items():
             for group in optimiser.param_groups:
-                group["lr"] = self.rates[name] * factor
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(self.rates[name] * factor)
+                else:
+                    group["lr"] = self.rates[name] * factor
         return {f"lr_{name}": rate * factor for name, rate in self.rates.items()}
+
+    def keep_rates_on_device(self) -> None:
+        """Learning rates as float32 tensors, which `set_rates` then fills: a recorded step reads
+        them anew. To be called again after `load_state`, which brings plain ones."""
+        for optimiser in self.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
+                group["capturable"] = True
 
     def half(self) -> torch.autocast:
         bf16 = self.recipe.precision == "bf16"
@@ -171,7 +223,7 @@ class System:
         return {
             "networks": {name: network.state_dict() for name, network in self.networks.items()},
             "ema": {name: network.state_dict() for name, network in self.ema.items()},
-            "optimisers": {name: each.state_dict() for name, each in self.optimisers.items()},
+            "optimisers": {name: plain_state(each) for name, each in self.optimisers.items()},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -200,3 +252,12 @@ class System:
     def judged_network(self, name: str) -> nn.Module:
         """The average of a network where there is one, else the network itself."""
         return self.ema.get(name, self.networks[name])
+
+
+def plain_state(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimiser's state_dict, its learning rates as plain floats however they are kept."""
+    state = optimiser.state_dict()
+    groups = [
+        group | {"lr": float(group["lr"]), "capturable": False} for group in state["param_groups"]
+    ]
+    return state | {"param_groups": groups}

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastmrigan.training.augmenting import as_seen
+from fastmrigan.training.augmenting import SHOWN
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.distributed import Ranks
 from fastmrigan.training.image_pool import ImagePool
 from fastmrigan.training.losses import adversarial, called_real, l1
 from fastmrigan.training.networks import has_batch_norm, make_discriminator, make_generator
 from fastmrigan.training.recipe import CycleGanRecipe
-from fastmrigan.training.systems.base import Batch, Clock, Rows
+from fastmrigan.training.systems.base import Batch, Clock, Plan, Rows
 from fastmrigan.training.systems.translating import TranslatingSystem
 
 
@@ -29,6 +29,7 @@ class CycleGan(TranslatingSystem):
 
     recipe: CycleGanRecipe
     judges = {"_target": "discriminator", "_source": "discriminator_back"}  # noqa: RUF012
+    shows = SHOWN
 
     def __init__(
         self, recipe: CycleGanRecipe, data: TrainingData, device: torch.device, ranks: Ranks
@@ -61,23 +62,26 @@ class CycleGan(TranslatingSystem):
             "discriminator_back": make_discriminator(recipe, recipe.discriminator),
         }
 
-    def step(self, batch: Batch, clock: Clock) -> Rows:
+    def plan(self, count: int, clock: Clock) -> Plan:
+        pools = {f"pool_{name}": pool.plan(count) for name, pool in self.pools.items()}
+        return super().plan(count, clock) | pools
+
+    def program(self, batch: Batch, plan: Plan) -> Rows:
         """Both generators at once, then both discriminators, as the reference does."""
         assert batch.source is not None
         source, target = batch.source, batch.target  # [N, C, H, W] each
         with self.timer.phase("generator"):
-            rows, fake_target, fake_source = self.generator_step(source, target, clock)
+            rows, fake_target, fake_source = self.generator_step(source, target, plan)
         with self.timer.phase("discriminator"):
-            judged_target = self.pools["target"].query(fake_target)
-            judged_source = self.pools["source"].query(fake_source)
+            judged_target = self.pools["target"].exchange(fake_target, plan["pool_target"])
+            judged_source = self.pools["source"].exchange(fake_source, plan["pool_source"])
             loss, real_share, fake_share = self.discriminator_loss(
-                "discriminator", target, judged_target, clock
+                "discriminator", target, judged_target, plan
             )
             loss_back, real_back, fake_back = self.discriminator_loss(
-                "discriminator_back", source, judged_source, clock
+                "discriminator_back", source, judged_source, plan
             )
             self.update("d", loss + loss_back)
-        self.update_averages(clock)
         return rows | {
             "loss_d": (loss + loss_back).detach(),
             "loss_d_target": loss.detach(),
@@ -91,7 +95,7 @@ class CycleGan(TranslatingSystem):
         }
 
     def generator_step(
-        self, source: Tensor, target: Tensor, clock: Clock
+        self, source: Tensor, target: Tensor, plan: Plan
     ) -> tuple[Rows, Tensor, Tensor]:
         """One step of both generators: the losses, and what they made for the discriminators.
 
@@ -100,12 +104,13 @@ class CycleGan(TranslatingSystem):
         """
         for name in ("discriminator", "discriminator_back"):
             self.networks[name].requires_grad_(False)  # not used in this half
-        self.optimisers["g"].zero_grad()
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad()  # the discriminators' too: this half is where memory peaks
         total = torch.zeros((), device=self.device)
         rows: Rows = {}
         fakes = []
         for given, wanted, back in ((source, target, ""), (target, source, "_back")):
-            loss, parts, fake = self.one_way(given, wanted, back, clock)
+            loss, parts, fake = self.one_way(given, wanted, back, plan)
             fakes.append(fake.detach().float())
             rows |= {name: value.detach() for name, value in parts.items()}
             if self.recipe.speed:
@@ -119,7 +124,7 @@ class CycleGan(TranslatingSystem):
         return {"loss_g": total.detach(), **rows}, fakes[0], fakes[1]
 
     def one_way(
-        self, given: Tensor, wanted: Tensor, back: str, clock: Clock
+        self, given: Tensor, wanted: Tensor, back: str, plan: Plan
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """One direction's weighted loss, its parts by name, and the slices made.
 
@@ -131,7 +136,7 @@ class CycleGan(TranslatingSystem):
         with self.half():
             fake, same = self.forth_and_same(f"generator{back}", given, wanted)
             again = self.runs[other](fake)
-            judged = self.plain[f"discriminator{back}"](self.seen(fake, clock, f"judged{back}"))
+            judged = self.plain[f"discriminator{back}"](self.seen(fake, plan, f"judged{back}"))
         parts = {
             f"loss_g_{made}": adversarial(judged, weights.adversarial, real=True),
             f"loss_cycle_{kept}": l1(again, given),
@@ -156,14 +161,14 @@ class CycleGan(TranslatingSystem):
         return generator(slices), generator(own)
 
     def discriminator_loss(
-        self, name: str, real: Tensor, fake: Tensor, clock: Clock
+        self, name: str, real: Tensor, fake: Tensor, plan: Plan
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The weighted loss, and the shares of patches called right among real and fake ones."""
         self.networks[name].requires_grad_(True)
         kind = self.recipe.losses.adversarial
         side = name.removeprefix("discriminator")
-        real = self.seen(real, clock, f"real{side}")
-        fake = self.seen(fake, clock, f"fake{side}")
+        real = self.seen(real, plan, f"real{side}")
+        fake = self.seen(fake, plan, f"fake{side}")
         with self.half():
             if self.merges_d:
                 on_real, on_fake = self.runs[name](torch.cat([real, fake])).chunk(2)
@@ -175,9 +180,6 @@ class CycleGan(TranslatingSystem):
             called_real(on_real.detach(), kind).float().mean(),
             1 - called_real(on_fake.detach(), kind).float().mean(),
         )
-
-    def seen(self, slices: Tensor, clock: Clock, shown: str) -> Tensor:
-        return as_seen(slices, self.recipe, clock.step, shown, self.ranks)
 
     def grid(self, count: int) -> tuple[Tensor, int]:
         """A row: source, as target, back again; target, as source, back again."""

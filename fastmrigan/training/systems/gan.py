@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastmrigan.training.augmenting import as_seen
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.distributed import Ranks
 from fastmrigan.training.losses import discriminator_loss, generator_loss
 from fastmrigan.training.networks import make_discriminator, make_generator
 from fastmrigan.training.recipe import GanRecipe
-from fastmrigan.training.systems.base import Batch, Clock, Rows
+from fastmrigan.training.systems.base import Batch, Clock, Plan, Rows
 from fastmrigan.training.systems.sampling import SamplingSystem
 
 
@@ -28,6 +27,7 @@ class Gan(SamplingSystem):
         self.optimise("d", recipe.optimiser.discriminator_lr, "discriminator")
         if recipe.ema is not None:
             self.average("generator")
+        self.noise = 0.0  # standard deviation on what the discriminator sees in this step
 
     @classmethod
     def make(cls, recipe: GanRecipe) -> dict[str, nn.Module]:
@@ -36,8 +36,13 @@ class Gan(SamplingSystem):
             "discriminator": make_discriminator(recipe, recipe.discriminator),
         }
 
-    def step(self, batch: Batch, clock: Clock) -> Rows:
-        """One step of the discriminator, one of the generator, one of the EMA.
+    def plan(self, count: int, clock: Clock) -> Plan:
+        options = self.recipe.deviations
+        self.noise = options.instance_noise * (1 - clock.step / options.instance_noise_steps)
+        return super().plan(count, clock) | {"latents": self.latents(count)}
+
+    def program(self, batch: Batch, plan: Plan) -> Rows:
+        """One step of the discriminator, one of the generator.
 
         The discriminator sees real and generated slices in batches of their own, since its batch
         norm must not mix them; the same generated batch then serves the generator's step.
@@ -45,21 +50,19 @@ class Gan(SamplingSystem):
         generator, discriminator = self.runs["generator"], self.runs["discriminator"]
         with self.timer.phase("discriminator"):
             self.networks["discriminator"].requires_grad_(True)
-            latents = self.latents(len(batch.target))  # [N, latent]
             with self.half():
-                fake = generator(latents)  # [N, C, H, W]
-                on_real = discriminator(self.seen(batch.target, clock, "real"))  # [N]
-                on_fake = discriminator(self.seen(fake.detach(), clock, "fake"))  # [N]
+                fake = generator(plan["latents"])  # [N, C, H, W]
+                on_real = discriminator(self.seen(batch.target, plan, "real"))  # [N]
+                on_fake = discriminator(self.seen(fake.detach(), plan, "fake"))  # [N]
             real_label = self.recipe.deviations.real_label
             loss_d = discriminator_loss(on_real, on_fake, real_label=real_label)
             self.update("d", loss_d)
         with self.timer.phase("generator"):
             self.networks["discriminator"].requires_grad_(False)  # not used in this half
             with self.half():
-                judged = self.plain["discriminator"](self.seen(fake, clock, "judged"))  # [N]
+                judged = self.plain["discriminator"](self.seen(fake, plan, "judged"))  # [N]
             loss_g = generator_loss(judged)
             self.update("g", loss_g)
-        self.update_averages(clock)
         return {
             "loss_d": loss_d.detach(),
             "loss_g": loss_g.detach(),
@@ -67,13 +70,11 @@ class Gan(SamplingSystem):
             "d_fake_accuracy": (on_fake.detach() < 0).float().mean(),
         }
 
-    def seen(self, slices: Tensor, clock: Clock, shown: str) -> Tensor:
-        """Slices as the discriminator sees them: augmented, with the recipe's instance noise."""
-        slices = as_seen(slices, self.recipe, clock.step, shown, self.ranks)
-        options = self.recipe.deviations
-        sigma = options.instance_noise * (1 - clock.step / options.instance_noise_steps)
-        if sigma <= 0:
+    def seen(self, slices: Tensor, plan: Plan, shown: str, number: int = 0) -> Tensor:
+        """Augmented, and with the recipe's instance noise."""
+        slices = super().seen(slices, plan, shown, number)
+        if self.noise <= 0:
             return slices
         whole = (self.ranks.world * len(slices), *slices.shape[1:])
         noise = torch.randn(whole, dtype=slices.dtype, device=slices.device)
-        return slices + sigma * self.ranks.part(noise)
+        return slices + self.noise * self.ranks.part(noise)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastmrigan.training.augmenting import as_seen
+from fastmrigan.training.augmenting import as_seen, key_of
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.distributed import Ranks
 from fastmrigan.training.losses import adversarial, called_real, l1
 from fastmrigan.training.networks import has_batch_norm, make_discriminator, make_generator
 from fastmrigan.training.recipe import Pix2PixRecipe
-from fastmrigan.training.systems.base import Batch, Clock, Rows
+from fastmrigan.training.systems.base import Batch, Plan, Rows
 from fastmrigan.training.systems.translating import TranslatingSystem
 
 
@@ -39,7 +39,7 @@ class Pix2Pix(TranslatingSystem):
             ),
         }
 
-    def step(self, batch: Batch, clock: Clock) -> Rows:
+    def program(self, batch: Batch, plan: Plan) -> Rows:
         assert batch.source is not None
         source, target = batch.source, batch.target  # [N, C, H, W] each, registered
         weights = self.recipe.losses
@@ -49,8 +49,8 @@ class Pix2Pix(TranslatingSystem):
             fake = self.runs["generator"](source)  # [N, C, H, W]
         with self.timer.phase("discriminator"):
             discriminator.requires_grad_(True)
-            real = self.seen(target, source, clock, "real")
-            made = self.seen(fake.detach(), source, clock, "fake")
+            real = self.pair_seen(target, source, plan, "real")
+            made = self.pair_seen(fake.detach(), source, plan, "fake")
             with self.half():
                 if self.merges_d:
                     both = [torch.cat(pair) for pair in zip(real, made, strict=True)]
@@ -65,12 +65,12 @@ class Pix2Pix(TranslatingSystem):
         with self.timer.phase("generator"):
             discriminator.requires_grad_(False)  # not used in this half
             with self.half():
-                judged = self.plain["discriminator"](*self.seen(fake, source, clock, "judged"))
+                pair = self.pair_seen(fake, source, plan, "judged")
+                judged = self.plain["discriminator"](*pair)
             loss_adversarial = adversarial(judged, kind, real=True)
             loss_l1 = l1(fake, target)
             loss_g = loss_adversarial + weights.l1 * loss_l1
             self.update("g", loss_g)
-        self.update_averages(clock)
         return {
             "loss_d": loss_d.detach(),
             "loss_g": loss_g.detach(),
@@ -80,12 +80,13 @@ class Pix2Pix(TranslatingSystem):
             "d_fake_accuracy": 1 - called_real(on_fake.detach(), kind).float().mean(),
         }
 
-    def seen(
-        self, slices: Tensor, source: Tensor, clock: Clock, shown: str
+    def pair_seen(
+        self, slices: Tensor, source: Tensor, plan: Plan, shown: str
     ) -> tuple[Tensor, Tensor]:
-        """The slices and what they were made from, both augmented alike."""
+        """The slices and what they were made from, augmented as pairs: moved and cut alike, the
+        brightness and contrast of each about its own mean."""
         pair = torch.cat([slices.to(source.dtype), source], 1)  # [N, 2 C, H, W]
-        seen = as_seen(pair, self.recipe, clock.step, shown, self.ranks)
+        seen = as_seen(pair, self.recipe, plan.get(key_of(shown)), images=2)
         made, condition = seen.chunk(2, 1)
         return made, condition
 

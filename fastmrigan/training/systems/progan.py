@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastmrigan.training import ema
-from fastmrigan.training.augmenting import as_seen
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.distributed import Ranks
 from fastmrigan.training.losses import gradient_penalty
 from fastmrigan.training.networks import make_discriminator, make_generator
 from fastmrigan.training.recipe import ProganRecipe
 from fastmrigan.training.sections import Growth
-from fastmrigan.training.systems.base import Batch, Clock, Rows
+from fastmrigan.training.systems.base import Batch, Clock, Plan, Rows
 from fastmrigan.training.systems.sampling import SamplingSystem
 
 
@@ -78,24 +77,28 @@ class Progan(SamplingSystem):
             "discriminator": make_discriminator(recipe, recipe.discriminator),
         }
 
-    def step(self, batch: Batch, clock: Clock) -> Rows:
+    def plan(self, count: int, clock: Clock) -> Plan:
         assert clock.total_steps is not None, "the recipe demands a bound"
         self.grown = grown(clock.step, clock.total_steps, self.stages, self.recipe.growth)
+        return super().plan(count, clock)
+
+    def program(self, batch: Batch, plan: Plan) -> Rows:
+        """Steps of the critic, each on real slices of its own, then one of the generator."""
         stage, alpha = self.grown
-        real = shrunk(batch.target, 4 << stage, alpha)  # [N, C, h, w]
+        critic_steps = self.recipe.losses.critic_steps
+        reals = shrunk(batch.target, 4 << stage, alpha).chunk(critic_steps)  # [N, C, h, w] each
         with self.timer.phase("discriminator"):
             self.networks["discriminator"].requires_grad_(True)
-            for number in range(self.recipe.losses.critic_steps):
-                loss_d, distance, spread = self.critic_loss(real, clock, number)
+            for number, real in enumerate(reals):
+                loss_d, distance, spread = self.critic_loss(real, plan, number)
                 self.update("d", loss_d)
         with self.timer.phase("generator"):
             self.networks["discriminator"].requires_grad_(False)  # not used in this half
             with self.half():
-                fake = self.runs["generator"](self.latents(len(real)), stage, alpha)
-                seen = self.seen(fake, clock, "judged")
+                fake = self.runs["generator"](self.latents(len(real)).to(self.device), stage, alpha)
+                seen = self.seen(fake, plan, "judged")
                 loss_g = -self.networks["discriminator"](seen, stage, alpha).float().mean()
             self.update("g", loss_g)
-        self.update_averages(clock)
         return {
             "loss_d": loss_d.detach(),
             "loss_g": loss_g.detach(),
@@ -105,16 +108,17 @@ class Progan(SamplingSystem):
             "alpha": alpha,
         }
 
-    def critic_loss(self, real: Tensor, clock: Clock, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    def critic_loss(self, real: Tensor, plan: Plan, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """The critic's whole loss, how much higher it scores real slices than fake ones, and the
         scores' standard deviation relative to their size."""
         stage, alpha = self.grown
         weights = self.recipe.losses
         critic, plain = self.runs["discriminator"], self.networks["discriminator"]
         with torch.no_grad(), self.half():
-            fake = self.runs["generator"](self.latents(len(real)), stage, alpha)  # [N, C, h, w]
-        real = self.seen(real, clock, "real", number)
-        fake = self.seen(fake.float(), clock, "fake", number)
+            latents = self.latents(len(real)).to(self.device)
+            fake = self.runs["generator"](latents, stage, alpha)  # [N, C, h, w]
+        real = self.seen(real, plan, "real", number)
+        fake = self.seen(fake.float(), plan, "fake", number)
         share = self.ranks.part(torch.rand(len(real) * self.ranks.world)).to(self.device)  # [N]
         with self.half():
             on_real = critic(real, stage, alpha).float()  # [N]
@@ -129,9 +133,6 @@ class Progan(SamplingSystem):
             distance.detach(),
             scores.std() / scores.abs().mean().clamp(min=1.0),
         )
-
-    def seen(self, slices: Tensor, clock: Clock, shown: str, number: int = 0) -> Tensor:
-        return as_seen(slices, self.recipe, clock.step, shown, self.ranks, number)
 
     def sampled(self, count: int, seed: int) -> Tensor:
         """At the stage reached, enlarged to the whole size."""

@@ -21,11 +21,11 @@ class SamplingSystem(System):
     real_side: RealSide | None = None
 
     def latents(self, count: int) -> Tensor:
-        """This rank's latents [count, latent], from torch's global RNG."""
+        """This rank's latents [count, latent] on the CPU, from torch's global RNG."""
         kind = self.networks["generator"].latent_distribution
         size = self.recipe.generator.latent
         drawn = torch.randn(count * self.ranks.world, size)
-        return self.ranks.part(faces.as_distributed(drawn, kind)).to(self.device)
+        return self.ranks.part(faces.as_distributed(drawn, kind))
 
     def ready_to_judge(self, step: int) -> None:
         """Fits the batch norm of the average to its weights."""

@@ -12,7 +12,7 @@ from fastmrigan.training.data import TrainingData, with_channels
 from fastmrigan.training.distributed import Ranks
 from fastmrigan.training.losses import adversarial
 from fastmrigan.training.networks import make_discriminator, make_generator
-from fastmrigan.training.systems.base import Clock, Rows
+from fastmrigan.training.systems.base import Plan, Rows
 from fastmrigan.training.systems.cyclegan import CycleGan
 
 
@@ -47,7 +47,7 @@ class StylePairGan(CycleGan):
         }
 
     def generator_step(
-        self, source: Tensor, target: Tensor, clock: Clock
+        self, source: Tensor, target: Tensor, plan: Plan
     ) -> tuple[Rows, Tensor, Tensor]:
         weights = self.recipe.losses
         for name in ("discriminator", "discriminator_back"):
@@ -57,9 +57,9 @@ class StylePairGan(CycleGan):
             fake_target, fake_source = put_on(source, target), take_off(target)
             again_source = take_off(fake_target)
             again_target = put_on(fake_source, fake_target)
-            on_target = self.plain["discriminator"](self.seen(fake_target, clock, "judged"))
+            on_target = self.plain["discriminator"](self.seen(fake_target, plan, "judged"))
             on_source = self.plain["discriminator_back"](
-                self.seen(fake_source, clock, "judged_back")
+                self.seen(fake_source, plan, "judged_back")
             )
         parts = {
             "loss_g_target": adversarial(on_target, weights.adversarial, real=True),
