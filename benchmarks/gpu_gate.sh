@@ -66,6 +66,8 @@ export PYTHON work arch
 step build 120 bash -c build
 step tests 130 "$PYTHON" benchmarks/gpu_gate.py tests "$work/tests.json"
 step train_step 80 "$PYTHON" benchmarks/train_step.py --device cuda --seconds 55 --json "$work/train_step.json"
+step frechet 60 "$PYTHON" benchmarks/frechet.py --device cuda --rounds 5 --json "$work/frechet.json"
+step ssim 40 "$PYTHON" benchmarks/ssim.py --device cuda --quick --json "$work/ssim.json"
 step instance_norm 140 "$PYTHON" benchmarks/instance_norm.py --device cuda --seconds 120 --json "$work/instance_norm.json"
 
 gate report "$work" "${1:-}"

@@ -1,4 +1,4 @@
-"""The native core; the faces in imaging.quantise, runtime.latents and ops state units and
+"""The native core; the faces in imaging.quantise, metrics, runtime.latents and ops state units and
 ranges."""
 
 from collections.abc import Sequence
@@ -60,5 +60,44 @@ def instance_norm_backward(
     cuda: bool,
     stream: int,
 ) -> None: ...
+def moments_update(
+    x: npt.NDArray[np.float32] | npt.NDArray[np.float64],  # [n, d]
+    shift: npt.NDArray[np.float64],
+    sums: npt.NDArray[np.float64],  # [d], added to
+    products: npt.NDArray[np.float64],  # [d, d], added to on and above the diagonal
+    threads: int,
+) -> None: ...
+def moments_covariance(
+    sums: npt.NDArray[np.float64], products: npt.NDArray[np.float64], count: int, threads: int
+) -> npt.NDArray[np.float64]: ...
+def moments_update_cuda(
+    x: int, wide: bool, rows: int, d: int, shift: int, sums: int, products: int, stream: int
+) -> None: ...
 def quantise_uint8(x: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]: ...
 def quantise_uint16(x: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]: ...
+def similarity(
+    shape: tuple[int, int, int],  # N, H, W
+    a: int,  # pointers are addresses, 0 where there is none
+    b: int,
+    mask: int,
+    mask_stride: int,
+    c1: float,
+    c2: float,
+    with_windows: bool,
+    sums: int,
+    threads: int,
+) -> None: ...
+def similarity_cuda(
+    shape: tuple[int, int, int],
+    a: int,
+    b: int,
+    mask: int,
+    mask_stride: int,
+    c1: float,
+    c2: float,
+    with_windows: bool,
+    sums: int,
+    workspace: int,
+    stream: int,
+) -> None: ...
+def similarity_cuda_workspace(shape: tuple[int, int, int], with_windows: bool) -> int: ...

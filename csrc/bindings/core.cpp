@@ -13,9 +13,11 @@
 #include <vector>
 
 #include "core/isa.h"
+#include "frechet/moments.h"
 #include "instance_norm/instance_norm.h"
 #include "philox/philox.h"
 #include "quantise/quantise.h"
+#include "ssim/ssim.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -129,6 +131,102 @@ void instance_norm_backward(std::array<int64_t, 3> shape, bool channels_last, in
     fastmrigan::instance_norm_backward(call, threads);
 }
 
+using Vector = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Matrix = nb::ndarray<double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+void require_square(const Vector& sums, const Matrix& products) {
+  if (products.shape(0) != sums.size() || products.shape(1) != sums.size())
+    throw nb::value_error("moments: products must be [d, d] for sums [d]");
+}
+
+template <typename T>
+void moments_update(nb::ndarray<const T, nb::ndim<2>, nb::device::cpu> x, Vector shift, Vector sums,
+                    Matrix products, int threads) {
+  require_square(sums, products);
+  if (x.shape(1) != sums.size() || shift.size() != sums.size() ||
+      (x.size() > 0 && x.shape(1) > 1 && x.stride(1) != 1))
+    throw nb::value_error(
+        "moments_update: x must be [n, d] for sums and shift [d], its rows dense");
+  const fastmrigan::MomentsUpdate<T> call{x.data(),
+                                          x.stride(0),
+                                          static_cast<int64_t>(x.shape(0)),
+                                          static_cast<int64_t>(x.shape(1)),
+                                          shift.data(),
+                                          sums.data(),
+                                          products.data()};
+  nb::gil_scoped_release release;
+  fastmrigan::moments_update(call, threads);
+}
+
+Array<double> moments_covariance(Vector sums, Matrix products, int64_t count, int threads) {
+  require_square(sums, products);
+  if (count < 2) throw nb::value_error("moments_covariance: count must be at least 2");
+  const int64_t d = static_cast<int64_t>(sums.size());
+  std::unique_ptr<double[]> out(new double[sums.size() * sums.size()]);
+  {
+    nb::gil_scoped_release release;
+    fastmrigan::moments_covariance(sums.data(), products.data(), count, d, threads, out.get());
+  }
+  return own(std::move(out), {sums.size(), sums.size()});
+}
+
+template <typename T>
+void update_on_cuda(Pointer x, int64_t rows, int64_t d, Pointer shift, Pointer sums,
+                    Pointer products, Pointer stream) {
+  const fastmrigan::MomentsUpdate<T> call{
+      pointer<const T>(x),      d, rows, d, pointer<const double>(shift), pointer<double>(sums),
+      pointer<double>(products)};
+  nb::gil_scoped_release release;
+  fastmrigan::moments_update_cuda(call, pointer<void>(stream));
+}
+
+void moments_update_cuda(Pointer x, bool wide, int64_t rows, int64_t d, Pointer shift, Pointer sums,
+                         Pointer products, Pointer stream) {
+  if (wide)
+    update_on_cuda<double>(x, rows, d, shift, sums, products, stream);
+  else
+    update_on_cuda<float>(x, rows, d, shift, sums, products, stream);
+}
+
+fastmrigan::Similarity similarity_call(std::array<int64_t, 3> shape, bool with_windows) {
+  fastmrigan::Similarity call{};
+  call.batch = shape[0];
+  call.height = shape[1];
+  call.width = shape[2];
+  call.with_windows = with_windows;
+  return call;
+}
+
+fastmrigan::Similarity similarity_call(std::array<int64_t, 3> shape, Pointer a, Pointer b,
+                                       Pointer mask, int64_t mask_stride, float c1, float c2,
+                                       bool with_windows, Pointer sums) {
+  auto call = similarity_call(shape, with_windows);
+  call.a = pointer<const float>(a);
+  call.b = pointer<const float>(b);
+  call.mask = pointer<const uint8_t>(mask);
+  call.mask_stride = mask_stride;
+  call.c1 = c1;
+  call.c2 = c2;
+  call.sums = pointer<double>(sums);
+  return call;
+}
+
+void similarity(std::array<int64_t, 3> shape, Pointer a, Pointer b, Pointer mask,
+                int64_t mask_stride, float c1, float c2, bool with_windows, Pointer sums,
+                int threads) {
+  const auto call = similarity_call(shape, a, b, mask, mask_stride, c1, c2, with_windows, sums);
+  nb::gil_scoped_release release;
+  fastmrigan::similarity(call, threads);
+}
+
+void similarity_cuda(std::array<int64_t, 3> shape, Pointer a, Pointer b, Pointer mask,
+                     int64_t mask_stride, float c1, float c2, bool with_windows, Pointer sums,
+                     Pointer workspace, Pointer stream) {
+  const auto call = similarity_call(shape, a, b, mask, mask_stride, c1, c2, with_windows, sums);
+  nb::gil_scoped_release release;
+  fastmrigan::similarity_cuda(call, pointer<double>(workspace), pointer<void>(stream));
+}
+
 }  // namespace
 
 NB_MODULE(_core, m) {
@@ -170,6 +268,24 @@ NB_MODULE(_core, m) {
         "activation"_a, "slope"_a, "eps"_a, "weight"_a, "bias"_a, "x"_a, "x_strides"_a,
         "statistics"_a, "grad_y"_a, "grad_y_strides"_a, "grad_x"_a, "grad_x_strides"_a, "sums"_a,
         "grad_weight"_a, "grad_bias"_a, "threads"_a, "cuda"_a, "stream"_a);
+  m.def("moments_update", &moments_update<float>, "x"_a.noconvert(), "shift"_a.noconvert(),
+        "sums"_a.noconvert(), "products"_a.noconvert(), "threads"_a);
+  m.def("moments_update", &moments_update<double>, "x"_a.noconvert(), "shift"_a.noconvert(),
+        "sums"_a.noconvert(), "products"_a.noconvert(), "threads"_a);
+  m.def("moments_covariance", &moments_covariance, "sums"_a.noconvert(), "products"_a.noconvert(),
+        "count"_a, "threads"_a);
+  m.def("moments_update_cuda", &moments_update_cuda, "x"_a, "wide"_a, "rows"_a, "d"_a, "shift"_a,
+        "sums"_a, "products"_a, "stream"_a);
   m.def("quantise_uint8", &quantise<uint8_t>, "x"_a);
   m.def("quantise_uint16", &quantise<uint16_t>, "x"_a);
+  m.def("similarity", &similarity, "shape"_a, "a"_a, "b"_a, "mask"_a, "mask_stride"_a, "c1"_a,
+        "c2"_a, "with_windows"_a, "sums"_a, "threads"_a);
+  m.def("similarity_cuda", &similarity_cuda, "shape"_a, "a"_a, "b"_a, "mask"_a, "mask_stride"_a,
+        "c1"_a, "c2"_a, "with_windows"_a, "sums"_a, "workspace"_a, "stream"_a);
+  m.def(
+      "similarity_cuda_workspace",
+      [](std::array<int64_t, 3> shape, bool with_windows) {
+        return fastmrigan::similarity_cuda_workspace(similarity_call(shape, with_windows));
+      },
+      "shape"_a, "with_windows"_a);
 }

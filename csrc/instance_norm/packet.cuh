@@ -2,7 +2,7 @@
 // each time it is used, which is cheaper than the registers the floats would take.
 #pragma once
 
-#include "instance_norm/device.cuh"
+#include "core/device.cuh"
 #include "instance_norm/instance_norm_plan.h"
 
 namespace fastmrigan::norm {

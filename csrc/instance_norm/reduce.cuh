@@ -3,7 +3,7 @@
 // of a cluster. Moments and Sums go through the same trees.
 #pragma once
 
-#include "instance_norm/device.cuh"
+#include "core/device.cuh"
 #include "instance_norm/instance_norm_math.h"
 #include "instance_norm/instance_norm_plan.h"
 

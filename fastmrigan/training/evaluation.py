@@ -61,7 +61,7 @@ def translation_figures(made: Float32, wanted: Float32) -> dict[str, float]:
     these enter the `_brain` figures, which are absent where none has.
     Raises UsageError for another shape or type.
     """
-    from fastmrigan.metrics.similarity import WINDOW, mae, psnr, ssim
+    from fastmrigan.metrics.similarity import WINDOW, Similarity, compare
 
     _check("made", made)
     _check("wanted", wanted)
@@ -70,26 +70,19 @@ def translation_figures(made: Float32, wanted: Float32) -> dict[str, float]:
             f"translation_figures: expected as many slices, of the same size, on both sides, "
             f"got made {list(made.shape)} and wanted {list(wanted.shape)}"
         )
+
+    def means(scores: Similarity, ending: str) -> dict[str, float]:
+        return {name + ending: float(np.mean(s)) for name, s in scores._asdict().items()}
+
+    figures = means(compare(made, wanted, DATA_RANGE), "")
     border = WINDOW // 2
-    scores: dict[str, list[float]] = {}
-
-    def score(ending: str, a: Float32, b: Float32, mask: npt.NDArray[np.bool_] | None) -> None:
-        for name, value in (
-            ("ssim", ssim(a, b, data_range=DATA_RANGE, mask=mask)),
-            ("psnr", psnr(a, b, data_range=DATA_RANGE, mask=mask)),
-            ("mae", mae(a, b, mask=mask)),
-        ):
-            scores.setdefault(name + ending, []).append(float(value))
-
-    brains = 0
-    for a, b in zip(made, wanted, strict=True):  # [H, W] each: memory for one slice, not for N
-        score("", a, b, None)
-        brain = brain_mask(b)  # [H, W]
-        if brain[border:-border, border:-border].any():  # where SSIM has a window; not so in blanks
-            score("_brain", a, b, brain)
-            brains += 1
-    figures = {name: float(np.mean(values)) for name, values in scores.items()}
-    return figures | {"brain_slices": float(brains)}
+    brains = np.stack([brain_mask(slice_) for slice_ in wanted])  # [N, H, W]
+    # Those that SSIM has a window in; a blank slice has no brain at all.
+    have = brains[:, border:-border, border:-border].any(axis=(1, 2))  # [N]
+    if have.any():
+        scores = compare(made[have], wanted[have], DATA_RANGE, brains[have])
+        figures |= means(scores, "_brain")
+    return figures | {"brain_slices": float(have.sum())}
 
 
 def enough_to_judge(real: int) -> None:

@@ -1,5 +1,5 @@
 // Runs CUDA kernels on the host, for tests of their index arithmetic, barriers and reductions where
-// no GPU is at hand. It takes the place of csrc/instance_norm/device.cuh, and the kernels' own
+// no GPU is at hand. It takes the place of csrc/core/device.cuh, and the kernels' own
 // source is compiled against it by the host's compiler.
 //
 // Every thread is a fiber that runs until it waits at a barrier; the blocks of a cluster run
