@@ -18,13 +18,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Everything the environment is made from; when it changes, the environment is made anew.
-ENVIRONMENT := $(shell cat Makefile pyproject.toml constraints.txt requirements-peers.txt | sha256sum | cut -c1-16)
+ENVIRONMENT := $(shell cat Makefile pyproject.toml constraints.txt requirements-peers*.txt | sha256sum | cut -c1-16)
 SOURCES := CMakeLists.txt pyproject.toml README.md LICENSE $(shell find csrc fastmrigan export -type f -not -path '*/__pycache__/*')
 CXX_SOURCES := $(shell find benchmarks csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 # What must import for the environment to count as whole.
 PROBE := import pip, torch, numpy, scipy, openvino, onnx, onnxruntime, pydantic, typer, rich, PIL, yaml, \
   pydicom, nibabel, matplotlib, tensorboard, skimage, hypothesis, pytest, mypy, ruff, \
-  scikit_build_core, nanobind, pytorch_fid
+  scikit_build_core, nanobind, pytorch_fid, pytorch_msssim
 
 .PHONY: demo test test-fast test-slow test-all check format reproduction environment install sanitizers clean
 
@@ -71,6 +71,7 @@ environment:
 	$(PIP) install -q --no-compile -c constraints.txt $(TORCH) \
 	  $$($(BIN)/python tests/dependencies.py $(EXTRAS)); \
 	$(PIP) install -q --no-compile --no-deps -r requirements-peers.txt; \
+	$(PIP) install -q --no-compile --no-deps --target $(VENV)/apart -r requirements-peers-apart.txt; \
 	$(BIN)/python -W ignore -c "$(PROBE)"; \
 	echo "$(ENVIRONMENT)" > $(VENV)/.ready
 
