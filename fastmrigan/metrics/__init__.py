@@ -3,11 +3,31 @@
 Rules of the room: slices are float32 in [-1, 1] with shape [N, H, W]; distances are computed in
 float64; every number that reaches a report carries what it means and which direction is better;
 nothing here is called FID unless it is FID on the published Inception features.
-`similarity` compares pairs, `frechet` and `features` compare sets, `neighbours` looks for copies,
-`classifier` asks whether tumours are there, `evaluation` runs them all, `report` writes the page.
+
+    pairs       similarity, paired
+    features    features (random), inception, radiomics; extraction (all, and a network of yours)
+    sets        frechet (moments, overlap, feature_set, nuclear_norm), kid, manifold
+    copies      memorisation, neighbours
+    classifiers classifier, two_sample, downstream
+    intervals   bootstrap
+    evaluation  evaluation; evaluation_inputs, slice_sets, translated, direction, choice
+                measure, measures, spaces, run_measures, classifier_measures
+    the page    report, report_tables, report_pictures, nearest, charts, runs_table
 """
 
 from fastmrigan.metrics.frechet import Frechet, frechet, frechet_distance
-from fastmrigan.metrics.similarity import mae, psnr, ssim
+from fastmrigan.metrics.moments import Moments
+from fastmrigan.metrics.similarity import Similarity, compare, mae, ms_ssim, psnr, ssim
 
-__all__ = ["Frechet", "frechet", "frechet_distance", "mae", "psnr", "ssim"]
+__all__ = [
+    "Frechet",
+    "Moments",
+    "Similarity",
+    "compare",
+    "frechet",
+    "frechet_distance",
+    "mae",
+    "ms_ssim",
+    "psnr",
+    "ssim",
+]

@@ -1,7 +1,7 @@
-"""A small tumour classifier, trained on labelled slices in well under a minute on two cores.
+"""A small classifier of slices: tumour or normal, and real or synthetic.
 
-It answers one question about synthetic slices: would something that learned from labelled slices
-call them tumour? It is a yardstick for a generator, never a diagnostic tool.
+It trains in well under a minute on two cores. It is a yardstick for a generator, never a
+diagnostic tool.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from fastmrigan.progress import Progress
 SIZE = 64  # pixels a side the network sees; larger slices are area-resized
 WIDTHS = (16, 32, 64, 64)  # channels of the stem and of the blocks after it
 SHIFT = 3  # pixels of random shift in training
+ROUGHNESS = 8.0  # brings the roughness of a slice to about the range of its intensities
 
 Float32 = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.bool_]
@@ -37,27 +38,38 @@ class HeldOut:
     tumour: int  # how many tumour slices were asked
     normal: int
 
+    @property
+    def balanced_accuracy(self) -> float:
+        return (self.sensitivity + self.specificity) / 2
 
-class TumourClassifier(nn.Module):
-    """A strided convolution, three blocks, mean and maximum over the slice, one logit."""
 
-    def __init__(self) -> None:
+class SliceClassifier(nn.Module):
+    """A strided convolution, three blocks, mean and maximum over the slice, one logit.
+
+    rough: also shows it how rough the slice is at its own resolution (the mean absolute
+    difference from the 3x3 mean), which area-resizing to 64x64 would hide.
+    """
+
+    def __init__(self, *, rough: bool = False) -> None:
         super().__init__()
+        self.rough = rough
         self.stem = nn.Sequential(
-            nn.Conv2d(1, 16, 5, stride=2, padding=2, bias=False),
-            nn.BatchNorm2d(16),
+            nn.Conv2d(2 if rough else 1, WIDTHS[0], 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(WIDTHS[0]),
             nn.ReLU(inplace=True),
         )
         self.blocks = nn.Sequential(*(block(*pair) for pair in itertools.pairwise(WIDTHS)))
         self.head = nn.Linear(2 * WIDTHS[-1], 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.stem(resize_area(x, SIZE))  # [N, 16, 32, 32]
-        y = self.blocks(y)  # [N, 64, 4, 4]
+        y = resize_area(x, SIZE)  # [N, 1, 64, 64]
+        if self.rough:
+            y = torch.cat([y, resize_area(roughness(x), SIZE)], dim=1)  # [N, 2, 64, 64]
+        y = self.blocks(self.stem(y))  # [N, 64, 4, 4]
         return self.head(torch.cat([y.mean(dim=(2, 3)), y.amax(dim=(2, 3))], dim=1))[:, 0]  # [N]
 
-    def predict_tumour(self, slices: Float32, *, batch: int = 256) -> Float32:
-        """The probability of tumour of slices float32 [N, H, W] in [-1, 1]: float32 [N]."""
+    def probability(self, slices: Float32, *, batch: int = 256) -> Float32:
+        """Of the class labelled True, of slices float32 [N, H, W] in [-1, 1]: float32 [N]."""
         self.eval()
         with torch.inference_mode():
             parts = [
@@ -65,6 +77,14 @@ class TumourClassifier(nn.Module):
                 for first in range(0, len(slices), batch)
             ]
         return torch.cat(parts).numpy() if parts else np.empty(0, np.float32)
+
+
+class TumourClassifier(SliceClassifier):
+    """The classifier of tumour (True) against normal slices."""
+
+    def predict_tumour(self, slices: Float32, *, batch: int = 256) -> Float32:
+        """The probability of tumour of slices float32 [N, H, W] in [-1, 1]: float32 [N]."""
+        return self.probability(slices, batch=batch)
 
     def held_out(self, slices: Float32, tumour: Labels) -> HeldOut:
         """Scores on slices [N, H, W] with labels [N], True for tumour; both classes needed."""
@@ -89,6 +109,11 @@ def block(inputs: int, outputs: int) -> nn.Module:
     )
 
 
+def roughness(x: Tensor) -> Tensor:
+    """|x - its 3x3 mean|, scaled: [N, 1, H, W], 0 where the slice is flat."""
+    return ROUGHNESS * (x - F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)).abs()
+
+
 def train_tumour_classifier(
     slices: Float32, tumour: Labels, *, seed: int = 0, steps: int = 500, batch: int = 64
 ) -> TumourClassifier:
@@ -99,34 +124,56 @@ def train_tumour_classifier(
     network on the same machine. Raises UsageError where a class is missing.
     """
     _check(slices, tumour)
-    draws = np.random.default_rng(seed)
-    classes = [np.flatnonzero(tumour), np.flatnonzero(~tumour)]
-    target = torch.cat([torch.ones(batch // 2), torch.zeros(batch // 2)])  # [batch]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = TumourClassifier().train().to(memory_format=torch.channels_last)
+        network = TumourClassifier()
+    fit(network, slices, tumour, seed=seed, steps=steps, batch=batch, label="tumour classifier")
+    return network
+
+
+def fit(
+    network: SliceClassifier,
+    slices: Float32,
+    labels: Labels,
+    *,
+    seed: int,
+    steps: int,
+    batch: int,
+    label: str,
+    regrade: bool = True,
+) -> None:
+    """Trains `network` in place; both labels must be there. Draws from `seed` alone.
+
+    Each batch is half True and half False. regrade: whether brightness is changed at random, so
+    that it cannot decide; `label` names the work in its progress.
+    """
+    draws = np.random.default_rng(seed)
+    classes = [np.flatnonzero(labels), np.flatnonzero(~labels)]
+    target = torch.cat([torch.ones(batch // 2), torch.zeros(batch // 2)])  # [batch]
+    network.train().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
-    with Progress("tumour classifier", steps, "steps") as progress:
+    with Progress(label, steps, "steps") as progress:
         for _ in range(steps):
             rows = np.concatenate([draws.choice(rows, batch // 2) for rows in classes])
-            loss = F.binary_cross_entropy_with_logits(
-                network(_as_batch(_augmented(slices[rows], draws))), target
-            )
+            chosen = _augmented(slices[rows], draws, regrade)
+            loss = F.binary_cross_entropy_with_logits(network(_as_batch(chosen)), target)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
             schedule.step()
             progress.advance(note=f"loss {loss.item():.3f}")
-    return network.eval()
+    network.eval()
 
 
-def _augmented(slices: Float32, draws: np.random.Generator) -> Float32:
+def _augmented(slices: Float32, draws: np.random.Generator, regrade: bool) -> Float32:
     mirrored = np.where(draws.random(len(slices))[:, None, None] < 0.5, slices, slices[:, :, ::-1])
     shifts = draws.integers(-SHIFT, SHIFT + 1, (len(slices), 2))
     moved = np.stack(
         [np.roll(x, tuple(shift), (0, 1)) for x, shift in zip(mirrored, shifts, strict=True)]
     )
+    if not regrade:
+        return moved
     gain = draws.uniform(0.85, 1.15, (len(slices), 1, 1)).astype(np.float32)
     return ((moved + 1) * gain - 1).clip(-1, 1)  # black stays black
 

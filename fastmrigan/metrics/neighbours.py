@@ -1,4 +1,4 @@
-"""The nearest real slice of a synthetic one: a first look at whether a generator copies."""
+"""The nearest real slice of a synthetic one, as it lies and wherever it was moved to."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from fastmrigan.errors import UsageError
 from fastmrigan.metrics.features import resize_area
 
 COMPARE_SIZE = 32  # pixels a side at which slices are compared: layout counts, noise does not
+SHIFT = 3  # pixels a slice may have been moved, in any direction, and still be aligned
+SHORTLIST = 6  # slices that are like a query at half size, and are compared at full size
 
 Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,16 @@ class Neighbours:
 
     index: npt.NDArray[np.int64]  # [M], position among the real slices
     correlation: Float32  # [M], pixel correlation at 32x32, in [-1, 1]; 1 is a copy
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """For each query slice, the real slice most like it after mirroring and shifting."""
+
+    index: Int64  # [M], position among the real slices
+    correlation: Float32  # [M], pixel correlation where they overlap, in [-1, 1]
+    mirrored: npt.NDArray[np.bool_]  # [M], whether left and right had to be exchanged
+    moved: Int64  # [M, 2], pixels that the (mirrored) query lies below and right of the real slice
 
 
 def nearest_real(queries: Float32, real: Float32, *, block: int = 1024) -> Neighbours:
@@ -46,13 +60,98 @@ def nearest_real(queries: Float32, real: Float32, *, block: int = 1024) -> Neigh
     return Neighbours(index, best.clip(-1, 1))
 
 
-def _standardised(slices: Float32) -> Float32:
-    """Rows of mean 0 and length 1, so that a dot product is a correlation: [N, 1024].
+def nearest_aligned(queries: Float32, real: Float32, *, block: int = 64) -> Aligned:
+    """The nearest real slice of each query by correlation, mirrored or not, shifted up to 3 pixels.
 
-    A constant slice has no direction: its row stays zero and correlates 0 with everything.
+    queries: float32 [M, S, S]; real: float32 [N, S, S], N >= 1, S >= 16 and even; any range.
+    Two steps: at half size, with shifts of at most one pixel, the 6 most alike are found; those
+    are compared at full size with every shift; around the best pose half pixels are tried, as
+    whole ones of a larger slice become. Only what overlaps is compared, so it does not matter what
+    a shift brought in at the edge.
     """
-    x = torch.from_numpy(np.ascontiguousarray(slices, np.float32)).unsqueeze(1)  # [N, 1, H, W]
-    rows = resize_area(x, COMPARE_SIZE).flatten(1)  # [N, 1024]
+    if len(real) == 0:
+        raise UsageError("nearest_aligned: there are no real slices to search")
+    slices = torch.from_numpy(np.ascontiguousarray(real))  # [N, S, S]
+    coarse_rows = _window(_half(slices), SHIFT // 2, 0, 0)  # [N, (S / 2 - 2)²]
+    fine_rows = _window(slices, SHIFT, 0, 0)  # [N, (S - 6)²]
+    shortlist = min(SHORTLIST, len(real))
+    shifts = torch.tensor(_shifts(SHIFT))  # [49, 2]
+    found = []
+    for first in range(0, len(queries), block):
+        rows = torch.from_numpy(np.ascontiguousarray(queries[first : first + block]))  # [B, S, S]
+        both = torch.cat([rows, rows.flip(-1)])  # [2B, S, S]
+        small = _half(both)  # [2B, S / 2, S / 2]
+        coarse = torch.stack(
+            [_window(small, SHIFT // 2, *by) @ coarse_rows.T for by in _shifts(SHIFT // 2)]
+        ).amax(dim=0)  # [2B, N]
+        likely = coarse.view(2, len(rows), -1).amax(dim=0).topk(shortlist).indices  # [B, K]
+        candidates = fine_rows[likely]  # [B, K, (S - 6)²]
+        poses = [
+            candidates @ _window(both, SHIFT, *by).view(2, len(rows), -1).permute(1, 2, 0)
+            for by in _shifts(SHIFT)
+        ]  # 49 x [B, K, 2]
+        score, place = torch.stack(poses, dim=1).flatten(1).max(dim=1)  # [B], of 49 * K * 2
+        index = likely.gather(1, (place // 2 % shortlist)[:, None])[:, 0]  # [B]
+        moved, mirrored = shifts[place // (2 * shortlist)], place % 2 == 1  # [B, 2], [B]
+        posed = torch.where(mirrored[:, None, None], both[len(rows) :], rows)  # [B, S, S]
+        between = _half_pixels(posed, moved) @ fine_rows[index][:, :, None]  # [B, 8, 1]
+        score = torch.maximum(score, between.amax(dim=(1, 2)))
+        found.append((index, score.clamp(-1, 1), mirrored, moved))
+    if not found:
+        none = np.empty(0, np.int64)
+        return Aligned(none, none.astype(np.float32), none.astype(np.bool_), none.reshape(0, 2))
+    return Aligned(*(torch.cat(part).numpy() for part in zip(*found, strict=True)))
+
+
+def _shifts(reach: int) -> list[tuple[int, int]]:
+    return [(y, x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)]
+
+
+def _half(x: Tensor) -> Tensor:
+    return resize_area(x.unsqueeze(1), x.shape[-1] // 2)[:, 0]  # [N, S / 2, S / 2]
+
+
+def _window(x: Tensor, margin: int, down: int, right: int) -> Tensor:
+    """What is left of [N, S, S] without a margin, moved, as unit rows [N, (S - 2 margin)²]."""
+    side = x.shape[-1] - 2 * margin
+    top, left = margin + down, margin + right
+    return unit_rows(x[:, top : top + side, left : left + side].flatten(1))
+
+
+def _half_pixels(x: Tensor, moved: Tensor) -> Tensor:
+    """Windows of [B, S, S] half a pixel around `moved` [B, 2]: unit rows [B, 8, (S - 2 margin)²].
+
+    Halfway a pixel is the mean of its two or four neighbours; beyond the edge it is repeated.
+    """
+    size = x.shape[-1]
+    place = torch.arange(SHIFT - 1, size - SHIFT + 1)  # one more than the window on every side
+    down = (place + moved[:, :1]).clamp(0, size - 1)  # [B, S - 2 margin + 2]
+    right = (place + moved[:, 1:]).clamp(0, size - 1)
+    wide = x[torch.arange(len(x))[:, None, None], down[:, :, None], right[:, None, :]]
+    rows = {-1: (wide[:, :-2] + wide[:, 1:-1]) / 2, 0: wide[:, 1:-1]}
+    rows[1] = (wide[:, 1:-1] + wide[:, 2:]) / 2
+    windows = []
+    for by, each in rows.items():  # each [B, S - 2 margin, S - 2 margin + 2]
+        windows += [
+            (each[:, :, :-2] + each[:, :, 1:-1]) / 2,
+            (each[:, :, 1:-1] + each[:, :, 2:]) / 2,
+        ]
+        if by != 0:
+            windows.append(each[:, :, 1:-1])
+    return torch.stack([unit_rows(window.flatten(1)) for window in windows], dim=1)
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """Rows [N, d] of mean 0 and length 1, so that a dot product is a correlation.
+
+    A constant row has no direction: it stays zero and correlates 0 with everything.
+    """
     rows = rows - rows.mean(dim=1, keepdim=True)
-    length = rows.norm(dim=1, keepdim=True)
-    return torch.where(length > 1e-4, rows / length.clamp_min(1e-4), 0.0).numpy()
+    length = rows.norm(dim=1, keepdim=True)  # [N, 1]
+    return rows * torch.where(length > 1e-4, 1 / length.clamp_min(1e-4), 0.0)
+
+
+def _standardised(slices: Float32) -> Float32:
+    """Slices at 32x32 as unit rows [N, 1024]."""
+    x = torch.from_numpy(np.ascontiguousarray(slices, np.float32)).unsqueeze(1)  # [N, 1, H, W]
+    return unit_rows(resize_area(x, COMPARE_SIZE).flatten(1)).numpy()

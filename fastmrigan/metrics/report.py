@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import shutil
-from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from html import escape
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 import fastmrigan
 from fastmrigan.errors import UsageError
 from fastmrigan.files import beside, write_whole
-from fastmrigan.imaging.contact_sheet import contact_sheet
 from fastmrigan.metrics.charts import histogram, line_chart
-from fastmrigan.metrics.evaluation import Evaluation
-from fastmrigan.metrics.measures import Measure
+from fastmrigan.metrics.paired import PairResult
+from fastmrigan.metrics.report_pictures import difference_maps, neighbours, sheets
+from fastmrigan.metrics.report_tables import (
+    measures_table,
+    pairs_table,
+    settings_table,
+    terminal_table,
+    tiles,
+)
 from fastmrigan.metrics.slice_sets import SliceSet
 
-Float32 = npt.NDArray[np.float32]
+if TYPE_CHECKING:  # a run's page takes its tables from here, and needs none of the measuring
+    from fastmrigan.metrics.evaluation import Evaluation
+
+__all__ = ["check_writable", "page", "settings_table", "terminal_table", "write_report"]
 
 TITLE = "Synthetic slices against real ones"
 BINS = 64
 BLACK = -0.98  # at or below this a pixel counts as background
-
-BETTER = {
-    "lower": "lower is better",
-    "higher": "higher is better",
-    "near reference": "near the reference is better",
-    "context": "for comparison",
-}
-TILES = ("fd_random", "fd_random_over_floor", "fd_random_over_untrained", "called_tumour")
 
 
 def check_writable(out: Path) -> None:
@@ -59,111 +57,123 @@ def check_writable(out: Path) -> None:
 
 def write_report(evaluation: Evaluation, out: Path) -> Path:
     """Writes the page at `out` and the numbers beside it; returns the JSON's path."""
+    return write_both(out, page(evaluation), evaluation.document())
+
+
+def write_both(out: Path, html: str, document: Mapping[str, Any]) -> Path:
+    """A page and its numbers, each whole or not at all; returns the JSON's path."""
     numbers = out.with_suffix(".json")
-    document = json.dumps(evaluation.document(), indent=2, allow_nan=False) + "\n"
-    write_whole(numbers, document.encode())
-    write_whole(out, page(evaluation).encode())
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    write_whole(numbers, text.encode())
+    write_whole(out, html.encode())
     return numbers
 
 
 def page(evaluation: Evaluation) -> str:
     """The whole page: style, pictures and charts inside, no link to anything outside."""
-    style = (resources.files("fastmrigan.metrics") / "report.css").read_text(encoding="utf-8")
-    real, made = evaluation.real, evaluation.synthetic
+    real, made, pairs = evaluation.real, evaluation.synthetic, evaluation.pairs
     made_on = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     sections = [
         f"<h1>{TITLE}</h1>",
         f'<p class="soft">{len(made.slices):,} synthetic and {len(real.slices):,} real slices of '
         f"{real.slices.shape[1]}x{real.slices.shape[2]} pixels, one grey channel. FastMRIGAN "
         f"{escape(fastmrigan.__version__)}, {made_on}.</p>",
-        f'<p class="notice">{fastmrigan.NOTICE.capitalize()}. {whom(made)}</p>',
-        tiles(evaluation),
+        f'<p class="notice">{fastmrigan.NOTICE.capitalize()}. {whom(evaluation)}</p>',
+        tiles(evaluation.measures),
         *(f'<p class="warning">{escape(text)}</p>' for text in evaluation.warnings),
+    ]
+    if pairs is not None:
+        sections += pair_sections(pairs)
+    sections += [
         "<h2>Numbers</h2>",
+        *([same_heads()] if pairs is not None else []),
         measures_table(evaluation.measures),
+        f'<p class="soft">{intervals_text(real)}</p>',
+        *left_out(evaluation.left_out),
         "<h2>Slices</h2>",
-        sheets(evaluation),
+        sheets(real, made, int(evaluation.settings["seed"])),
         "<h2>Intensities</h2>",
         intensities(real, made),
     ]
     if evaluation.curves:
         sections += ["<h2>The training run</h2>", curves(evaluation)]
-    sections += [
-        "<h2>Nearest real slices</h2>",
-        neighbours(evaluation),
-        "<h2>Settings</h2>",
-        settings_table(evaluation.settings | evaluation.versions),
-    ]
+    if evaluation.nearest is not None:
+        sections += ["<h2>Nearest real slices</h2>", neighbours(evaluation.nearest, real, made)]
+    sections += ["<h2>Settings</h2>", settings_table(evaluation.settings | evaluation.versions)]
+    return whole_page(TITLE, sections)
+
+
+def whole_page(title: str, sections: list[str]) -> str:
+    """An HTML document of these sections, its style inside."""
+    style = (resources.files("fastmrigan.metrics") / "report.css").read_text(encoding="utf-8")
     body = "\n".join(sections).replace(" %", "&nbsp;%")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{TITLE}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f"<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         f"{body}\n</body>\n</html>\n"
     )
 
 
-def whom(made: SliceSet) -> str:
+def whom(evaluation: Evaluation) -> str:
     """Whether the synthetic slices show anybody."""
-    if made.facts.get("task") == "translate":
+    if evaluation.synthetic.facts.get("task") == "translate":
         return (
             "The synthetic slices are translations of real ones: they keep the anatomy of the "
             "people in them, and are to be protected as those are."
         )
+    if evaluation.value("copies_flagged"):
+        return (
+            "Some of the synthetic slices copy training slices, and show the patients in those: "
+            "they are to be protected as those are."
+        )
     return "The synthetic slices show no patient."
 
 
-def shown(measure: Measure, value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{100 * value:.1f} %" if measure.share else f"{value:.4g}"
-
-
-def tiles(evaluation: Evaluation) -> str:
-    found = {m.key: m for m in evaluation.measures}
-    boxes = [
-        f'<div class="tile"><b>{shown(found[key], found[key].value)}</b>'
-        f"<span>{escape(found[key].name)}<br>{BETTER[found[key].better]}</span></div>"
-        for key in TILES
-        if key in found
+def pair_sections(pairs: PairResult) -> list[str]:
+    items = "".join(f"<li>{escape(note)}</li>" for note in pairs.notes)
+    return [
+        "<h2>Against the true targets</h2>",
+        pairs_table(pairs.rows),
+        f'<ul class="soft">{items}</ul>',
+        "<h2>Difference maps</h2>",
+        difference_maps(pairs),
     ]
-    return f'<div class="tiles">{"".join(boxes)}</div>'
 
 
-def measures_table(measures: Iterable[Measure]) -> str:
-    rows = "".join(
-        f'<tr><td class="name">{escape(m.name)}</td>'
-        f'<td class="number" data-name="value">{shown(m, m.value)}</td>'
-        + (
-            f'<td class="number" data-name="reference">{shown(m, m.reference)}</td>'
-            if m.reference is not None
-            else "<td></td>"
-        )
-        + f'<td class="direction">{BETTER[m.better]}</td><td>{escape(m.meaning)}</td></tr>\n'
-        for m in measures
-    )
+def same_heads() -> str:
     return (
-        '<table class="measures"><thead><tr><th>measure</th><th>value</th><th>reference</th>'
-        f"<th>direction</th><th>what it means</th></tr></thead><tbody>\n{rows}</tbody></table>"
+        '<p class="soft">The synthetic slices are translations, and the real ones are their true '
+        "targets: both sets show the same heads, so a distance between them can fall below its "
+        "floor, which is between different slices.</p>"
     )
 
 
-def sheets(evaluation: Evaluation) -> str:
-    """Equally many slices of both sides, drawn at random, side by side."""
-    height = max(evaluation.real.slices.shape[1:])
-    columns = 8 if height <= 96 else 6 if height <= 160 else 4
-    count = min(columns**2, len(evaluation.real.slices), len(evaluation.synthetic.slices))
-    draws = np.random.default_rng(evaluation.settings["seed"])
-    figures = []
-    for name, side in (("real", evaluation.real), ("synthetic", evaluation.synthetic)):
-        chosen = np.sort(draws.choice(len(side.slices), count, replace=False))
-        sheet = contact_sheet(side.slices[chosen], columns=columns)
-        figures.append(
-            f"<figure>{picture(sheet, f'{count} {name} slices')}"
-            f"<figcaption>{name}: {count} slices drawn at random, none picked by hand"
-            "</figcaption></figure>"
+def intervals_text(real: SliceSet) -> str:
+    """What the intervals of the table of measures are."""
+    if real.groups is None:
+        by = (
+            "Slices are taken for independent, since no patient is named; slices of one head are "
+            "not, and the true intervals are wider"
         )
-    return f'<div class="pair">{"".join(figures)}</div>'
+    else:
+        by = (
+            f"Real slices are taken by patient ({len(np.unique(real.groups)):,}), synthetic ones "
+            "for independent"
+        )
+    return (
+        "Intervals of 95 %: of distances by the jackknife (blocks left out in turn), of shares by "
+        f"Wilson's formula, of means and medians by the bootstrap. {by}."
+    )
+
+
+def left_out(reasons: Mapping[str, str]) -> list[str]:
+    if not reasons:
+        return []
+    items = "".join(
+        f"<li><b>{escape(name)}</b>: {escape(reason)}</li>" for name, reason in reasons.items()
+    )
+    return ["<h3>Not measured</h3>", f"<ul>{items}</ul>"]
 
 
 def intensities(real: SliceSet, made: SliceSet) -> str:
@@ -201,10 +211,10 @@ def curves(evaluation: Evaluation) -> str:
                 steps,
                 {"discriminator": of("loss_d"), "generator": of("loss_g")},
                 x_label="step",
-                y_label="loss (nats)",
+                y_label="loss",
             ),
-            "Losses (nats). They do not say how good the slices are; a discriminator loss near 0 "
-            "says that training has stalled.",
+            "Losses. They do not say how good the slices are; a discriminator loss that stays near "
+            "0 (a Wasserstein loss apart) says that training has stalled.",
         )
     ]
     if all("d_real_accuracy" in row and "d_fake_accuracy" in row for row in rows):
@@ -232,65 +242,3 @@ def curves(evaluation: Evaluation) -> str:
         f'<p class="soft">Up to step {int(steps[-1]):,}, epoch {rows[-1]["epoch"]:,.1f}; long runs '
         "are averaged in blocks of steps.</p>"
     )
-
-
-def neighbours(evaluation: Evaluation) -> str:
-    found = evaluation.neighbours
-    figures = []
-    for made, real, correlation in zip(
-        evaluation.neighbour_of, found.index, found.correlation, strict=True
-    ):
-        pair = np.stack([evaluation.synthetic.slices[made], evaluation.real.slices[real]])
-        picked = picture(contact_sheet(pair, columns=2), f"synthetic slice {made} and a real one")
-        split = "test" if evaluation.real.held_out[real] else "train"
-        figures.append(
-            f"<figure>{picked}<figcaption>no. {made}, r = {correlation:.2f} ({split})"
-            "</figcaption></figure>"
-        )
-    return (
-        f'<p class="soft">{len(figures)} synthetic slices drawn at random (left of each pair), '
-        "each with the real slice most like it (right), by pixel correlation r at 32x32. A pair "
-        "that is the same in every fold is a copy, and a reason not to share the generator.</p>"
-        f'<div class="neighbours">{"".join(figures)}</div>'
-    )
-
-
-def settings_table(rows: dict[str, object]) -> str:
-    cells = "".join(
-        f"<tr><td>{escape(str(key))}</td><td>{escape(str(value))}</td></tr>\n"
-        for key, value in rows.items()
-    )
-    return f'<table class="settings"><tbody>\n{cells}</tbody></table>'
-
-
-def picture(grey: npt.NDArray[np.uint8], description: str) -> str:
-    """uint8 [H, W] as an <img> that carries its own PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(grey).save(buffer, format="PNG", optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    height, width = grey.shape
-    return (
-        f'<img alt="{escape(description, quote=True)}" width="{width}" height="{height}" '
-        f'src="data:image/png;base64,{data}">'
-    )
-
-
-def terminal_table(measures: Iterable[Measure]) -> str:
-    """The numbers as plain lines, aligned, no wider than the terminal (80 where unknown)."""
-    rows = [
-        (
-            m.name,
-            shown(m, m.value),
-            f"reference {shown(m, m.reference)}" if m.reference is not None else "",
-            BETTER[m.better] if m.better in ("lower", "higher") else "",
-        )
-        for m in measures
-    ]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    columns = shutil.get_terminal_size().columns
-    lines = []
-    for name, value, reference, better in rows:
-        line = f"{name:<{widths[0]}}  {value:>{widths[1]}}  {reference:<{widths[2]}}"
-        whole = f"{line}  {better}".rstrip()
-        lines.append(whole if len(whole) <= columns else line.rstrip())
-    return "\n".join(lines)

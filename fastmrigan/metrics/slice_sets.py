@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastmrigan.errors import InputRejected, UsageError
-from fastmrigan.imaging.dataset import PreparedDataset
+from fastmrigan.imaging.dataset import PreparedDataset, SliceRecord
 from fastmrigan.imaging.quantise import to_float
 from fastmrigan.runtime.shards import read_slices
 
@@ -25,6 +25,7 @@ class SliceSet:
     slices: npt.NDArray[np.float32]  # [N, H, W] in [-1, 1]
     held_out: npt.NDArray[np.bool_]  # [N], True where a dataset keeps the slice for testing
     facts: dict[str, Any] = field(default_factory=dict)  # for the report's settings
+    groups: npt.NDArray[np.int64] | None = None  # [N], the patients, where all are known
 
     @property
     def train(self) -> npt.NDArray[np.float32]:
@@ -59,9 +60,14 @@ def read_slice_set(
 
 
 def read_labelled(path: Path) -> tuple[SliceSet, npt.NDArray[np.bool_]]:
-    """A prepared dataset's slices labelled tumour or normal, and True [N] where tumour."""
+    """A prepared dataset's slices with and without tumour, and True [N] where tumour.
+
+    Tumours have the label tumour; the others normal, or the one other label there is. Raises
+    UsageError where a label is missing.
+    """
+    others = [label for label in PreparedDataset.open(path).info.labels if label != "tumour"]
     tumour = read_slice_set(path, label="tumour")
-    normal = read_slice_set(path, label="normal")
+    normal = read_slice_set(path, label=others[0] if len(others) == 1 else "normal")
     both = SliceSet(
         path,
         np.concatenate([tumour.slices, normal.slices]),
@@ -88,7 +94,18 @@ def _from_dataset(path: Path, label: str | None, twins: bool) -> SliceSet:
             "fingerprint": dataset.info.fingerprint,
         }
         | ({"side": "targets of the pairs"} if twins else {}),
+        patients(
+            [dataset.records[i] for part in ("train", "test") for i in dataset.select(part, label)]
+        ),
     )
+
+
+def patients(records: list[SliceRecord]) -> npt.NDArray[np.int64] | None:
+    """The patient of each record, [N]; None where one is not known, or there is one alone."""
+    names = [record.group for record in records]
+    if None in names or len(set(names)) < 2:
+        return None
+    return np.unique(np.array(names, np.str_), return_inverse=True)[1].astype(np.int64)
 
 
 def _from_folder(path: Path, limit: int | None) -> SliceSet:

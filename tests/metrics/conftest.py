@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +18,7 @@ from fastmrigan.runtime import shards
 
 @dataclass(frozen=True)
 class World:
-    data: Path  # prepared dataset, labels tumour and normal, 60 slices each
+    data: Path  # prepared dataset, labels tumour (110 slices) and normal (60)
     synthetic: Path  # 50 slices in shards
     run: Path  # a few steps of a narrow phantom-quick on the tumour slices
 
@@ -75,12 +77,49 @@ def write_dataset(path: Path, labelled: dict[str, np.ndarray]) -> Path:
     return path
 
 
-def write_shards(path: Path, slices: np.ndarray, fmt: str = "shard") -> Path:
+def write_shards(
+    path: Path,
+    slices: np.ndarray,
+    fmt: str = "shard",
+    sources: tuple[str, list[int]] | None = None,
+) -> Path:
+    """A job's folder; sources: fingerprint and indices of what the slices were translated from."""
     path.mkdir()
     grey = to_uint8(slices)
+    origin = shards.Origin(0, "0" * 64)
+    if sources is not None:
+        dataset, index = sources
+        names = [f"{i:016x}" for i in index]
+        origin = shards.Origin(None, "0" * 64, shards.Sources(dataset, index, names))
+        run = {"task": "translate", "count": len(slices), "model_sha256": "0" * 64}
+        (path / "run.json").write_text(json.dumps(run))
     for shard in shards.Plan(len(grey), 16):
         part = grey[shard.first : shard.first + shard.count]
-        shards.commit(path, shards.FORMATS[fmt], shard, part, shards.Origin(0, "0" * 64))
+        shards.commit(path, shards.FORMATS[fmt], shard, part, origin)
+    return path
+
+
+def write_pairs(
+    path: Path,
+    sources: np.ndarray,
+    targets: np.ndarray,
+    splits: Sequence[str],
+    groups: Sequence[str | None] | None = None,
+) -> Path:
+    """A paired prepared dataset from t1 to t2 with these splits and patients."""
+    write_dataset(path, {"head": sources})
+    writer = dataset.SliceWriter(path / "targets.npy", sources.shape[1])
+    for each in targets:
+        writer.append(each)
+    writer.close()
+    records = [json.loads(line) for line in (path / "index.jsonl").read_text().splitlines()]
+    for i, record in enumerate(records):
+        record |= {"split": splits[i], "group": None if groups is None else groups[i]}
+    (path / "index.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    info = dataset.read_info(path)
+    changed = {"paired": True, "contrast": "t1", "target_contrast": "t2"}
+    changed["fingerprint"] = dataset.fingerprint(path, paired=True)
+    dataset.write_info(path, info.model_copy(update=changed))
     return path
 
 
@@ -93,7 +132,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("world")
     data = write_dataset(
         folder / "data",
-        {"tumour": discs(60, 0, tumour=True), "normal": discs(60, 1, tumour=False)},
+        {"tumour": discs(110, 0, tumour=True), "normal": discs(60, 1, tumour=False)},
     )
     synthetic = write_shards(folder / "synthetic", discs(50, 2, tumour=True))
     (synthetic / "run.json").write_text(
@@ -108,4 +147,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
     """The helpers above, for tests that need other folders."""
-    return SimpleNamespace(discs=discs, dataset=write_dataset, shards=write_shards)
+    return SimpleNamespace(
+        discs=discs, dataset=write_dataset, shards=write_shards, pairs=write_pairs
+    )

@@ -1,9 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from fastmrigan.errors import UsageError
-from fastmrigan.metrics.classifier import train_tumour_classifier
+from fastmrigan.metrics.classifier import (
+    ROUGHNESS,
+    SliceClassifier,
+    roughness,
+    train_tumour_classifier,
+)
 
 
 def labelled(count, seed):
@@ -73,3 +79,36 @@ def test_seeded_and_leaves_the_global_stream_alone():
 def test_errors(change, text):
     with pytest.raises(UsageError, match=text):
         train_tumour_classifier(*change(*labelled(20, 0)))
+
+
+def test_balanced_accuracy_counts_both_classes_alike(trained):
+    slices, tumour = labelled(200, 1)
+    few = np.concatenate([np.flatnonzero(tumour), np.flatnonzero(~tumour)[:10]])  # 100 and 10
+    score = trained.held_out(slices[few], tumour[few])
+    called = trained.predict_tumour(slices[few]) >= 0.5
+    shares = [called[:100].mean(), (~called[100:]).mean()]
+    assert (score.sensitivity, score.specificity) == pytest.approx(shares)
+    assert score.balanced_accuracy == pytest.approx(np.mean(shares))
+
+
+def test_roughness_equals_scipy():
+    x = np.random.default_rng(0).standard_normal((2, 9, 7)).astype(np.float32)
+    ones = ndimage.convolve(np.ones((9, 7)), np.ones((3, 3)), mode="constant")
+    expected = [np.abs(y - ndimage.convolve(y, np.ones((3, 3)), mode="constant") / ones) for y in x]
+    found = roughness(torch.from_numpy(x)[:, None])[:, 0].numpy()
+    np.testing.assert_allclose(found, ROUGHNESS * np.stack(expected), atol=1e-5)
+    assert roughness(torch.full((1, 1, 5, 5), 0.3)).abs().max() < 1e-5
+
+
+def test_only_the_rough_classifier_sees_what_resizing_hides():
+    slices, _ = labelled(4, 0)
+    fine = slices.repeat(2, axis=1).repeat(2, axis=2)  # [4, 128, 128]
+    y, x = np.indices(fine.shape[1:])
+    checkered = fine + np.float32(0.1) * ((x + y) % 2 * 2 - 1).astype(np.float32)
+    torch.manual_seed(0)
+    plain, rough = (
+        np.abs(network.probability(fine) - network.probability(checkered))
+        for network in (SliceClassifier(), SliceClassifier(rough=True))
+    )
+    assert plain.max() < 1e-6
+    assert rough.min() > 1e-4

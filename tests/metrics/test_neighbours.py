@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from fastmrigan.errors import UsageError
-from fastmrigan.metrics.neighbours import nearest_real
+from fastmrigan.metrics.neighbours import SHIFT, nearest_aligned, nearest_real
 
 
-def smooth(count, seed, size=64):
+def smooth(count, seed, size=64, sigma=4):
     field = np.random.default_rng(seed).standard_normal((count, size, size))
-    return np.tanh(8 * gaussian_filter(field, (0, 4, 4))).astype(np.float32)
+    return np.tanh(2 * sigma * gaussian_filter(field, (0, sigma, sigma))).astype(np.float32)
 
 
 def test_equals_numpy_corrcoef_whatever_the_block():
@@ -30,10 +30,78 @@ def test_copies_are_found_even_regraded():
 
 
 def test_a_constant_slice_is_like_nothing():
-    found = nearest_real(np.full((1, 64, 64), 0.3, np.float32), smooth(5, 0))
-    assert found.correlation[0] == 0
+    flat = np.full((1, 64, 64), 0.3, np.float32)
+    assert nearest_real(flat, smooth(5, 0)).correlation[0] == 0
+    assert nearest_aligned(flat, smooth(5, 0)).correlation[0] == 0
 
 
-def test_no_real_slices():
-    with pytest.raises(UsageError, match="no real slices"):
-        nearest_real(smooth(2, 0), smooth(0, 0))
+def every_pose(query, real):
+    """Correlations [2, 7, 7] of the overlap of `real` with `query` mirrored or not, and moved."""
+    side = len(real) - 2 * SHIFT
+    centre = real[SHIFT:-SHIFT, SHIFT:-SHIFT].ravel()
+    return [
+        [
+            [
+                np.corrcoef(centre, pose[y : y + side, x : x + side].ravel())[0, 1]
+                for x in range(2 * SHIFT + 1)
+            ]
+            for y in range(2 * SHIFT + 1)
+        ]
+        for pose in (query, query[:, ::-1])
+    ]
+
+
+def around(query, real, mirrored, moved):
+    """The best correlation half a pixel around a pose, by linear interpolation."""
+    side = len(real) - 2 * SHIFT
+    centre = real[SHIFT:-SHIFT, SHIFT:-SHIFT].ravel()
+    pose = query[:, ::-1] if mirrored else query
+    y, x = np.indices((side, side)) + SHIFT + moved[:, None, None]
+    return max(
+        np.corrcoef(centre, map_coordinates(pose, [y + v, x + u], order=1, mode="nearest").ravel())[
+            0, 1
+        ]
+        for v in (-0.5, 0, 0.5)
+        for u in (-0.5, 0, 0.5)
+    )
+
+
+@pytest.mark.parametrize("block", [2, 64])
+@pytest.mark.parametrize("size", [16, 64])
+def test_aligned_equals_every_pose_tried(size, block):
+    """With as few real slices as the shortlist is long, nothing is left out of the search."""
+    real, made = smooth(5, 0, size, 2), smooth(5, 1, size, 2)
+    expected = np.array([[every_pose(query, x) for x in real] for query in made])
+    found = nearest_aligned(made, real, block=block)
+    for i, scores in enumerate(expected):  # [5, 2, 7, 7]
+        index, mirrored, down, right = np.unravel_index(scores.argmax(), scores.shape)
+        assert (found.index[i], found.mirrored[i]) == (index, mirrored)
+        np.testing.assert_array_equal(found.moved[i], (down - SHIFT, right - SHIFT))
+        best = around(made[i], real[index], mirrored, found.moved[i])
+        assert found.correlation[i] == pytest.approx(best, abs=1e-5)
+
+
+@pytest.mark.parametrize("by", [(0, 0), (3, -3), (-2, 2), (1, 3)], ids=str)
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_moved_copies_are_found(by, mirrored):
+    real = smooth(80, 0)
+    order = np.random.default_rng(2).permutation(80)[:16]
+    moved = np.roll(real[order], by, axis=(1, 2))
+    found = nearest_aligned(moved[:, :, ::-1] if mirrored else moved, real)
+    np.testing.assert_array_equal(found.index, order)
+    assert (found.correlation > 0.9999).all()
+    assert (found.mirrored == mirrored).all()
+    assert (found.moved == by).all()
+
+
+def test_beyond_the_shift_no_copy():
+    real = smooth(40, 0)
+    found = nearest_aligned(np.roll(real, 9, axis=2), real)
+    assert found.correlation.max() < 0.9
+
+
+def test_nothing_to_search():
+    for search in (nearest_real, nearest_aligned):
+        with pytest.raises(UsageError, match=f"{search.__name__}: there are no real slices"):
+            search(smooth(2, 0), smooth(0, 0))
+        assert len(search(smooth(0, 0), smooth(2, 0)).index) == 0

@@ -1,0 +1,122 @@
+"""The pictures of a report, each with its PNG inside: sheets, difference maps, nearest slices."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fastmrigan.imaging.contact_sheet import contact_sheet
+from fastmrigan.imaging.quantise import to_uint8
+from fastmrigan.metrics.nearest import Nearest
+from fastmrigan.metrics.paired import METRICS, REGIONS, PairResult
+from fastmrigan.metrics.slice_sets import SliceSet
+
+Float32 = npt.NDArray[np.float32]
+UInt8 = npt.NDArray[np.uint8]
+
+SPAN = 0.5  # a difference at which its colour is at its brightest; slices span 2
+
+
+def sheets(real: SliceSet, made: SliceSet, seed: int) -> str:
+    """Equally many slices of both sides, drawn at random, side by side."""
+    height = max(real.slices.shape[1:])
+    columns = 8 if height <= 96 else 6 if height <= 160 else 4
+    count = min(columns**2, len(real.slices), len(made.slices))
+    draws = np.random.default_rng(seed)
+    figures = []
+    for name, side in (("real", real), ("synthetic", made)):
+        chosen = np.sort(draws.choice(len(side.slices), count, replace=False))
+        sheet = contact_sheet(side.slices[chosen], columns=columns)
+        figures.append(
+            figure(
+                picture(sheet, f"{count} {name} slices"),
+                f"{name}: {count} slices drawn at random, none picked by hand",
+            )
+        )
+    return f'<div class="pair">{"".join(figures)}</div>'
+
+
+def difference_maps(result: PairResult) -> str:
+    """The best, the median and the worst pair: source, translation, target, difference."""
+    pairs = result.pairs
+    metric, _, region = result.ranked_by.partition("_")
+    measure = f"{METRICS[metric][0]} {REGIONS['_' + region if region else '']}"
+    rows = []
+    for name, i in result.shown.items():
+        made, truth = pairs.made[i], pairs.truth[i]
+        score = result.scores["translation"][result.ranked_by][i]
+        panels = (
+            ("source", to_uint8(pairs.source[i])),
+            ("translation", to_uint8(made)),
+            ("true target", to_uint8(truth)),
+            ("difference", signed(made - truth)),
+        )
+        figures = "".join(
+            figure(picture(panel, f"{name} pair: {what}"), what) for what, panel in panels
+        )
+        rows.append(
+            f'<h3>{name} pair</h3><p class="soft">Slice {pairs.index[i]} of the dataset '
+            f"({pairs.split[i]}), {escape(measure)} {score:.3f}.</p>"
+            f'<div class="panels">{figures}</div>'
+        )
+    return (
+        f'<p class="soft">By {escape(measure)}, of {len(result.judged):,} pairs. Difference: '
+        "translation less target; red is too bright, blue too dark, black is right, full colour "
+        f"{SPAN:g} or more of the 2 that slices span.</p>{''.join(rows)}"
+    )
+
+
+def signed(difference: Float32) -> UInt8:
+    """[H, W] to uint8 [H, W, 3]: red above 0, blue below, black at 0, full at SPAN."""
+    share = (difference / SPAN).clip(-1, 1)
+    strength = np.abs(share)
+    red = np.where(share > 0, strength, 0.25 * strength)
+    blue = np.where(share < 0, strength, 0.15 * strength)
+    colour = np.stack([red, 0.45 * strength, blue], axis=-1)  # [H, W, 3]
+    bytes_: UInt8 = np.rint(255 * colour).astype(np.uint8)
+    return bytes_
+
+
+def neighbours(found: Nearest, real: SliceSet, made: SliceSet) -> str:
+    """Synthetic slices, each beside the real one most like it."""
+    figures = []
+    for i, j, mirrored, caption in zip(
+        found.made, found.real, found.mirrored, found.captions, strict=True
+    ):
+        other = real.slices[j][:, ::-1] if mirrored else real.slices[j]
+        pair = np.stack([made.slices[i], other])
+        sheet = picture(contact_sheet(pair, columns=2), f"synthetic slice {i} and a real one")
+        figures.append(figure(sheet, escape(caption)))
+    parts = [
+        ("Most like a training slice", figures[: found.suspects]),
+        ("Drawn at random", figures[found.suspects :]),
+    ]
+    shown = [
+        (f"<h3>{title}</h3>" if found.suspects else "")
+        + f'<div class="neighbours">{"".join(part)}</div>'
+        for title, part in parts
+        if part
+    ]
+    return f'<p class="soft">{escape(found.text)}</p>{"".join(shown)}'
+
+
+def figure(content: str, caption: str) -> str:
+    """A <figure>; both are HTML already."""
+    return f"<figure>{content}<figcaption>{caption}</figcaption></figure>"
+
+
+def picture(pixels: UInt8, description: str) -> str:
+    """uint8 [H, W] or [H, W, 3] as an <img> that carries its own PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    height, width = pixels.shape[:2]
+    return (
+        f'<img alt="{escape(description, quote=True)}" width="{width}" height="{height}" '
+        f'src="data:image/png;base64,{data}">'
+    )

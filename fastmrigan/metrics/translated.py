@@ -1,0 +1,86 @@
+"""What the slices of a translation were made of, by the labels `fastmrigan translate` gives."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastmrigan.errors import InputRejected
+from fastmrigan.runtime.shards import DAMAGE
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Entry i is the input of slice i."""
+
+    dataset: str  # fingerprint of the prepared dataset that was translated
+    index: npt.NDArray[np.int64]  # [N], in that dataset
+
+
+def read_origins(folder: Path, limit: int | None = None) -> Origins | None:
+    """The inputs of the first `limit` slices of a folder that `fastmrigan translate` wrote.
+
+    None where its slices do not say what they were made of. Raises InputRejected where they come
+    of several datasets, or a shard is damaged.
+    """
+    labels = list(islice(_labels(folder), limit))
+    if not labels or any(label is None for label in labels):
+        return None
+    datasets = {dataset for dataset, _ in filter(None, labels)}
+    if len(datasets) > 1:
+        raise InputRejected(
+            f"{folder}: translations of {len(datasets)} datasets in one folder; translate each "
+            "into a folder of its own"
+        )
+    index = np.array([index for _, index in filter(None, labels)], np.int64)
+    return Origins(datasets.pop(), index)
+
+
+def _labels(folder: Path) -> Iterator[tuple[str, int] | None]:
+    readers = {".tar": _of_tar, ".npz": _of_npz, "": _of_png}
+    for path in sorted(p for p in folder.glob("shard-*") if p.suffix in readers):
+        try:
+            yield from readers[path.suffix](path)
+        except DAMAGE as error:
+            raise InputRejected(f"{path}: not a whole shard ({error}); make it again") from error
+
+
+def _of_tar(path: Path) -> Iterator[tuple[str, int] | None]:
+    with tarfile.open(path) as tar:
+        for member in tar:
+            if member.name.endswith(".json"):
+                file = tar.extractfile(member)
+                if file is None:
+                    raise ValueError(f"{member.name} is not a file")
+                yield _label(json.loads(file.read()))
+
+
+def _of_npz(path: Path) -> Iterator[tuple[str, int] | None]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        if "source_index" not in arrays or "dataset" not in arrays:
+            yield None
+            return
+        dataset = str(arrays["dataset"])
+        yield from ((dataset, index) for index in arrays["source_index"].tolist())
+
+
+def _of_png(path: Path) -> Iterator[tuple[str, int] | None]:
+    from PIL import Image
+
+    for file in sorted(path.glob("*.png")):
+        with Image.open(file) as image:
+            yield _label(json.loads(image.info.get("fastmrigan", "null")))
+
+
+def _label(record: Any) -> tuple[str, int] | None:
+    if not isinstance(record, dict) or not {"dataset", "source_index"} <= record.keys():
+        return None
+    return str(record["dataset"]), int(record["source_index"])
