@@ -15,9 +15,9 @@ goes from features, the time that takes is theirs as well. Bars, as ratios of me
     memory       1,000,000 rows of 2,048 streamed in a process of its own: a peak below 300 MB
 
 torchmetrics is shown without a bar. Features have variances that fall like 1, 1/2, 1/3, … along
-random axes. The process keeps freed memory, as `evaluate` does. --quick takes d = 256 and fewer rows,
-checks results and holds no bars. The peers come from requirements-peers.txt. Exits 6 where a result
-is wrong or a bar is missed.
+random axes. The process keeps freed memory, as `evaluate` does. --quick takes d = 256 and fewer
+rows, checks results and holds no bars. The peers come from requirements-peers.txt. Exits 6 where a
+result is wrong or a bar is missed.
 """
 
 from __future__ import annotations
@@ -205,7 +205,6 @@ import re, sys, time
 from pathlib import Path
 import numpy as np
 from fastmrigan.metrics.moments import Moments
-from fastmrigan.ops import keep_freed_memory
 rows, d = int(sys.argv[1]), int(sys.argv[2])
 chunk = np.random.default_rng(0).standard_normal((1000, d), dtype=np.float32)
 moments, began = Moments(), time.perf_counter()

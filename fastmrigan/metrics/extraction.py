@@ -36,7 +36,7 @@ from fastmrigan.runtime.backends import BackendOptions, choose, open_backend
 from fastmrigan.runtime.backends.base import reason
 from fastmrigan.runtime.model_file import ModelFile
 
-BATCH = 8  # slices a call on the CPU: benchmarks/fid.py --batches shows what others take
+BATCH = 16  # slices a call on the CPU: benchmarks/fid.py --batches shows what others take
 CUDA_BATCH = 64
 DRIFT_SLICES = 64  # on which bf16 is held against fp32
 

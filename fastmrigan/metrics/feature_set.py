@@ -96,7 +96,7 @@ def cholesky(s: Tensor) -> Tensor | None:
     if s.device.type != "cpu":
         lower, failed = torch.linalg.cholesky_ex(s)
         return None if bool(failed) else lower
-    # In columns of blocks, most of it products: at d = 2048 half of the time of torch's own. SciPy's
+    # In columns of blocks, most of it products: half of torch's own time at d = 2048. SciPy's
     # is quick too, but the threads of its second BLAS slow the next step down by as much.
     lower = torch.zeros_like(s)
     for left in range(0, len(s), BLOCK):

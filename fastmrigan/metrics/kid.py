@@ -73,7 +73,10 @@ def u_statistics(
     in_a: [m, N1], in_b: [m, N2]: which rows of a [N1, d] and b [N2, d] a subset holds, at least
     two of each.
     """
-    origin = (a.mean(axis=0, dtype=np.float64) + b.mean(axis=0, dtype=np.float64)) / 2  # [d]
+    middle = (a.mean(axis=0, dtype=np.float64) + b.mean(axis=0, dtype=np.float64)) / 2
+    origin = middle.astype(
+        np.float32
+    )  # [d], so that a row about it is rounded once
     x, y = (Rows.of(rows, origin) for rows in (a, b))
     in_x, in_y = (torch.from_numpy(chosen).double() for chosen in (in_a, in_b))  # [m, N]
     m, n = in_x.sum(dim=1), in_y.sum(dim=1)  # [m], rows of each subset
@@ -90,13 +93,14 @@ class Rows(NamedTuple):
     """Features in two parts: x = u + c with the origin c, and x·y = u·v + u·c + v·c + c·c."""
 
     centred: Tensor  # [N, d] float32, u
-    along: Tensor  # [N] float64, u·c + c·c / 2
+    along: Tensor  # [N] float64, (u·c + c·c / 2) / d + 1 / 2: what a side brings to x·y / d + 1
 
     @classmethod
-    def of(cls, features: Features, origin: npt.NDArray[np.float64]) -> Rows:
-        u = features - origin  # [N, d] float64
-        along = u @ origin + origin @ origin / 2
-        return cls(torch.from_numpy(u.astype(np.float32)), torch.from_numpy(along))
+    def of(cls, features: Features, origin: npt.NDArray[np.float32]) -> Rows:
+        u = (features - origin).astype(np.float32, copy=False)  # [N, d]
+        c = origin.astype(np.float64)
+        along = (np.einsum("nd,d->n", features, c, dtype=np.float64) - c @ c / 2) / len(c) + 0.5
+        return cls(torch.from_numpy(u), torch.from_numpy(along))
 
 
 def _within(x: Rows, chosen: Tensor) -> Tensor:
@@ -116,10 +120,10 @@ def _within(x: Rows, chosen: Tensor) -> Tensor:
 
 def _kernel(x: Rows, rows: slice, y: Rows, columns: slice) -> Tensor:
     """(x·y / d + 1)³ of every row with every column, float64."""
-    products = (x.centred[rows] @ y.centred[columns].T).double()  # [rows, columns]
-    products += x.along[rows, None] + y.along[columns]
-    base = products.div_(x.centred.shape[1]).add_(1)
-    return base * base * base
+    products = x.centred[rows] @ y.centred[columns].T  # [rows, columns]
+    base = x.along[rows, None] + y.along[columns]
+    base.add_(products, alpha=1 / x.centred.shape[1])
+    return (base * base).mul_(base)
 
 
 def _blocks(count: int) -> list[slice]:
