@@ -74,9 +74,7 @@ def u_statistics(
     two of each.
     """
     middle = (a.mean(axis=0, dtype=np.float64) + b.mean(axis=0, dtype=np.float64)) / 2
-    origin = middle.astype(
-        np.float32
-    )  # [d], so that a row about it is rounded once
+    origin = middle.astype(np.float32)  # [d], so that a row about it is rounded once
     x, y = (Rows.of(rows, origin) for rows in (a, b))
     in_x, in_y = (torch.from_numpy(chosen).double() for chosen in (in_a, in_b))  # [m, N]
     m, n = in_x.sum(dim=1), in_y.sum(dim=1)  # [m], rows of each subset
