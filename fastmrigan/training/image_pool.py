@@ -28,6 +28,10 @@ class ImagePool:
         self._generator = torch.Generator().manual_seed(seed)
         self._stored: Tensor | None = None  # [size + 1, C, H, W], the first `count` in use
 
+    def reseed(self, seed: int) -> None:
+        """Begins another random stream; what is stored stays."""
+        self._generator.manual_seed(seed)
+
     def query(self, slices: Tensor) -> Tensor:
         """slices [N, C, H, W], one after the other, to as many for the discriminator, detached.
 

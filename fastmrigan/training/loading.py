@@ -55,7 +55,10 @@ def label_of_side(folder: Path, label: str | None) -> str | None:
     """The label to take of one of two datasets; UsageError where it has others alone."""
     if label is None or not (folder / "dataset.json").is_file():  # the loader says what is wrong
         return label
-    labels = read_info(folder).labels
+    info = read_info(folder)
+    if info.paired:
+        return label  # the loader says that it has both sides already
+    labels = info.labels
     if set(labels) == {""}:
         return None
     if label not in labels:

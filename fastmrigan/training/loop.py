@@ -130,7 +130,7 @@ class Loop(Session):
         try:
             evaluated = recipe.evaluate_every is None or self.is_time_to_evaluate()
             if not evaluated and not stopped_early:
-                self.evaluate()
+                self.evaluate(due=False)
             self.save()
         except Fault as fault:
             self.stop(str(fault))
@@ -196,7 +196,8 @@ class Loop(Session):
         self.step = int(document["step"])
         self.judged_step = None  # this step's number will come again, with other weights
         self.rows = []
-        torch.manual_seed(seed_of(self.recipe.seed, decision.stream) + self.ranks.rank)
+        torch.manual_seed(seed_of(self.recipe.seed, decision.stream))  # on all ranks, as at first
+        self.system.begin_stream(decision.stream)
         self.log.drop_after(self.step)
         if self.ranks.first:
             drop_figures_after(self.run, self.step)

@@ -207,6 +207,15 @@ class Pix2PixRecipe(TranslationRecipe):
     discriminator: part.PatchGan
     losses: part.Pix2PixLosses = part.Pix2PixLosses()
 
+    @model_validator(mode="after")
+    def _no_labels(self) -> Pix2PixRecipe:
+        if self.source_label is not None:
+            raise ValueError(
+                "pix2pix trains on every pair: leave source_label and target_label out; prepare "
+                "the pairs that are wanted"
+            )
+        return self
+
 
 class StylePairRecipe(TranslationRecipe):
     """Unpaired: the style of a target slice put on a source slice, and taken off again."""

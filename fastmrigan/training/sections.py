@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 
 class Section(BaseModel):
@@ -153,6 +161,13 @@ class Augmentation(Section):
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, to either side
     # Zhao et al. 2020, on all that a discriminator sees: translation, cutout, colour.
     diffaugment: tuple[Literal["translation", "cutout", "colour"], ...] = ()
+
+    @field_validator("diffaugment")
+    @classmethod
+    def _once_each(cls, policies: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(policies)) < len(policies):
+            raise ValueError("name each policy once")
+        return policies
 
 
 class Guards(Section):

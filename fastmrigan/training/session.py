@@ -163,8 +163,12 @@ class Session:
         passed = int(self.epoch / every + 1e-9) > int(before / every + 1e-9)
         return passed or self.step == self.last_step
 
-    def evaluate(self) -> None:
-        """Figures on held-out slices; a checkpoint where the named one is the best so far."""
+    def evaluate(self, *, due: bool = True) -> None:
+        """Figures on held-out slices; a checkpoint where the named one is the best so far.
+
+        due: false at the end of a call that comes before its time; which step is the best must not
+        depend on where a call ended.
+        """
         self.flush()
         self.check_weights()
         self.ready_to_judge()
@@ -174,7 +178,7 @@ class Session:
             write_figures(self.run, self.step, self.epoch, figures)
             self.log.write_figures(self.step, figures)
         best = self.watch.best
-        if best is not None and best.take(figures, self.step):
+        if due and best is not None and best.take(figures, self.step):
             self.save(anew=True)
         self.page()
 

@@ -56,7 +56,8 @@ class Recording(Protocol):
 
 
 class StepGraph:
-    """Takes the steps of a system in place of `System.step`, with the same results.
+    """Takes the steps of a system in place of `System.step`, with the same results but for the
+    learning rates, which are rounded to float32.
 
     It holds the addresses of all that the system holds: after `System.load_state`, begin another.
     Every batch must be of one shape (as those of `Batches` are).

@@ -133,3 +133,14 @@ def test_errors():
         pool.query(torch.zeros(1, 1, 4, 4))
     with pytest.raises(ValueError, match=r"float32 slices .*, got torch\.bfloat16"):
         pool.query(made(0).bfloat16())
+
+
+def test_another_stream_draws_otherwise_and_keeps_what_is_stored():
+    pools = [ImagePool(4, seed=1) for _ in range(3)]
+    for pool in pools:
+        pool.query(made(0, 4))
+    pools[1].reseed(2)
+    pools[2].reseed(1)
+    plans = [[pool.plan(8).tolist() for _ in range(3)] for pool in pools]
+    assert plans[0] != plans[1]
+    assert plans[0] == plans[2]  # the first four were stored without a draw

@@ -65,3 +65,9 @@ def test_a_label_that_one_of_two_datasets_has_not_is_refused(sets, data, source,
     )
     with pytest.raises(UsageError, match=re.escape(text)):
         load_training_data(sets / data, recipe_of("T2", "T1"), source_data=sets / source)
+
+
+@pytest.mark.parametrize(("data", "source"), [("labelled", "pairs"), ("pairs", "labelled")])
+def test_a_paired_set_is_refused_as_one_of_two_before_its_labels_are(sets, data, source):
+    with pytest.raises(UsageError, match="holds both sides already"):
+        load_training_data(sets / data, recipe_of("tumour", "normal"), source_data=sets / source)

@@ -277,6 +277,16 @@ def test_a_last_step_that_is_the_best_is_remembered(tmp_path, monkeypatch):
     assert checkpoint.steps_of(tmp_path) == [4, 8]
 
 
+def test_where_a_call_ends_does_not_choose_the_best(tmp_path, monkeypatch):
+    """Its last evaluation, before one is due, is shown and no more."""
+    figures_of(monkeypatch, [0.5, 3.0, 1.0])
+    train(tiny(*EVALUATED), tiny_data(), tmp_path, minutes=1e-9)  # a single step
+    assert [row["step"] for row in read_metrics(tmp_path / "evaluation.jsonl")] == [1]
+    assert checkpoint.load(tmp_path)["watch"]["best"]["step"] is None
+    train(tiny("steps=5", *EVALUATED), tiny_data(), tmp_path)
+    assert facts(tmp_path)["best"] == {"metric": "fd_random", "value": 1.0, "step": 5}
+
+
 def test_going_back_forgets_evaluations_of_the_way_not_taken(tmp_path, monkeypatch, nan_in):
     figures_of(monkeypatch, [3.0, 1.0, 2.0, 2.5])
     nan_in(lambda call: call == 6)

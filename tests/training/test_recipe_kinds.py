@@ -115,6 +115,16 @@ def test_another_network_brings_its_own_fields():
         ("t2-tumour-cyclegan", ["schedule.kind=cosine"], r"schedule\.kind: .*'constant' or 'lin"),
         ("t2-tumour-cyclegan", ["guards.then=pray"], r"guards\.then: .*'stop' or 'rollback'"),
         ("t2-tumour-cyclegan", ["augmentation.diffaugment=[color]"], r"diffaugment\.0: .*'colour'"),
+        (
+            "t2-tumour-cyclegan",
+            ["augmentation.diffaugment=[cutout, cutout]"],
+            r"augmentation\.diffaugment: .*name each policy once",
+        ),
+        (
+            "pix2pix-attention-unet",
+            ["source_label=t1", "target_label=t2"],
+            r"pix2pix trains on every pair: leave source_label and target_label out",
+        ),
         ("pix2pix-attention-unet", ["discriminator.network=t1t2"], r"discriminator\.network: "),
         ("pix2pix-attention-unet", ["pool=3"], r"no field 'pool' in the recipe"),
         ("tumour-progan", ["steps=null", "epochs=null"], r"grows by its bound: steps or epochs"),

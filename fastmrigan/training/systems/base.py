@@ -242,6 +242,9 @@ class System:
     def load_more_state(self, state: dict[str, Any]) -> None:
         """The counterpart of `more_state`."""
 
+    def begin_stream(self, stream: int) -> None:
+        """Other random numbers from here: the run has been taken back for the `stream`th time."""
+
     def all_finite(self) -> bool:
         return all(
             bool(torch.isfinite(parameter).all())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fastmrigan.training.augmenting import SHOWN
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.distributed import Ranks
+from fastmrigan.training.guards import seed_of
 from fastmrigan.training.image_pool import ImagePool
 from fastmrigan.training.losses import adversarial, called_real, l1
 from fastmrigan.training.networks import has_batch_norm, make_discriminator, make_generator
@@ -41,10 +42,8 @@ class CycleGan(TranslatingSystem):
         if recipe.ema is not None:
             self.average("generator")
             self.average("generator_back")
-        self.pools = {
-            name: ImagePool(recipe.pool, seed=recipe.seed + number + 2 * ranks.rank)
-            for number, name in enumerate(("target", "source"))
-        }
+        self.pools = {name: ImagePool(recipe.pool) for name in ("target", "source")}
+        self.begin_stream(0)
         self.merges_g = recipe.speed and not has_batch_norm(self.networks["generator"])
         self.merges_d = recipe.speed and not has_batch_norm(self.networks["discriminator"])
 
@@ -194,6 +193,11 @@ class CycleGan(TranslatingSystem):
             made = self.translated(there, first)
             columns += [first, made, self.translated(back, made)]
         return torch.stack([column[:, 0] for column in columns], 1).flatten(0, 1), len(columns)
+
+    def begin_stream(self, stream: int) -> None:
+        for number, pool in enumerate(self.pools.values()):
+            seed = seed_of(self.recipe.seed, stream) + number + 2 * self.ranks.rank
+            pool.reseed(seed % 2**63)
 
     def more_state(self) -> dict[str, Any]:
         return {f"pool_{name}": pool.state_dict() for name, pool in self.pools.items()}
