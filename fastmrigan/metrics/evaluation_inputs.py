@@ -86,6 +86,7 @@ def read_inputs(asked: Asked, chosen: frozenset[str]) -> Inputs:
     same_size(real, made)
     if run is not None and trained is not None:
         size_of_run(run, trained.recipe.size, real)
+        task_of_run(run, trained.recipe.task, made)
     if len(real.slices) < 4:
         raise UsageError(f"{asked.real}: {len(real.slices)} real slices, a split in halves needs 4")
     labelled = None
@@ -128,6 +129,18 @@ def same_size(one: SliceSet, other: SliceSet) -> None:
         ]
         raise UsageError(
             f"{' and '.join(sizes)} slices; prepare and generate both at the same size"
+        )
+
+
+def task_of_run(run: Path, task: str, made: SliceSet) -> None:
+    """UsageError where the slices were sampled and the run translates, or the other way round."""
+    # The run.json of sampled slices names their model and no task; a plain folder has neither.
+    did = made.facts.get("task", "sample" if "model_sha256" in made.facts else task)
+    if did != task:
+        verbs = {"sample": "samples slices", "translate": "translates slices"}
+        raise UsageError(
+            f"{run}: its generator {verbs[task]}, and {made.path} holds the work of one that "
+            f"{verbs.get(str(did), str(did))}; give the run that made them, or leave --run out"
         )
 
 

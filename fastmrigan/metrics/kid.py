@@ -139,6 +139,8 @@ def _check(name: str, a: Features, b: Features) -> None:
         if not np.isfinite(x).all():
             row = int(np.argmin(np.isfinite(x).all(axis=1)))
             raise UsageError(f"{name}: the {side} set has NaN or infinity in row {row}")
+        if float(np.abs(x).max()) > 1e15:  # float32 products would overflow
+            raise UsageError(f"{name}: the {side} set has values above 1e15; scale both sets down")
     if a.shape[1] != b.shape[1]:
         raise UsageError(
             f"{name}: the sets must have the same number of features, "

@@ -236,6 +236,10 @@ def _check(name: str, slices: Float32, fewest: int, size: tuple[int, ...]) -> No
             f"find_copies: the {name} slices are {slices.shape[1]}x{slices.shape[2]}, the training "
             f"slices {size[0]}x{size[1]}; prepare and generate both at the same size"
         )
+    if len(slices) and not np.abs(slices).max() <= 1 + 1e-3:  # NaN too
+        raise UsageError(
+            f"find_copies: the {name} slices have values outside [-1, 1], or NaN; grade them so"
+        )
     if len(slices) < fewest:
         raise UsageError(
             f"find_copies: {len(slices)} {name} slices, at least {fewest} are needed"

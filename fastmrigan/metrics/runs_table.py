@@ -182,19 +182,48 @@ def report_line(document: Mapping[str, Any], name: str) -> Line:
         str(settings.get("recipe", settings.get("model, recipe", "unknown"))),
         name,
         step if isinstance(step, int) else None,
-        against(
-            settings.get("real, fingerprint", settings.get("real")),
-            settings.get("real, label"),
-            settings.get("slice size"),
-            made,
+        ", ".join(
+            [
+                against(
+                    settings.get("real, fingerprint"),
+                    settings.get("real, label"),
+                    settings.get("slice size"),
+                    made,
+                    folder=settings.get("real"),
+                ),
+                *what_was_judged(document),
+            ]
         ),
         {key: float(m["value"]) for key, m in document["measures"].items()},
     )
 
 
-def against(fingerprint: object, label: object, size: object, made: object) -> str:
-    """What figures are held against, as a heading; equal texts compare."""
-    real = f"dataset {fingerprint[:12]}" if isinstance(fingerprint, str) else "an unknown dataset"
+def what_was_judged(document: dict[str, Any]) -> list[str]:
+    """Of a report: which pairs, and on whose features, where those are not the fixed ones."""
+    settings, pairs = mapping(document.get("settings")), document.get("pairs")
+    parts = []
+    if isinstance(pairs, dict):
+        splits = {str(mapping(one).get("split")) for one in pairs.get("slices", [])}
+        if pairs.get("judged") == "test":
+            parts.append("held-out pairs")
+        else:
+            parts.append(f"pairs of {' and '.join(sorted(splits))}, none held out")
+    for name in ("Inception", "own features"):
+        if name in settings:
+            parts.append(f"on {str(settings[name]).rpartition(', ')[0]}")  # less its dimension
+    return parts
+
+
+def against(
+    fingerprint: object, label: object, size: object, made: object, folder: object = None
+) -> str:
+    """What figures are held against, as a heading; equal texts compare.
+
+    folder: of real slices that have no fingerprint.
+    """
+    real = "an unknown dataset" if folder is None else f"folder {folder}"
+    if isinstance(fingerprint, str):
+        real = f"dataset {fingerprint[:12]}"
     if isinstance(size, list):
         size = "x".join(map(str, size))
     parts = [real, str(size).split(",")[0] if size else "", f"label {label or 'all'}"]

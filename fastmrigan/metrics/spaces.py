@@ -99,25 +99,28 @@ def floor_text(space: Space) -> str:
 
 
 def kernel_measures(space: Space, seed: int) -> list[Measure]:
-    """The kernel distance over all slices, and its mean and spread over subsets."""
+    """The kernel distance over all slices, and its mean and spread over subsets of two or more."""
     value = kid(space.real, space.made)
     interval = None
     if space.fewest >= FEWEST:
         interval = kid_jackknife(space, value, seed).interval()
     size = min(SUBSET_SIZE, len(space.real) // 2, len(space.made) // 2)  # not all of a side
+    whole = Measure(
+        space.kernel_key,
+        space.kernel_name,
+        value,
+        "lower",
+        f"Squared maximum mean discrepancy (cubic polynomial kernel) on {space.features}, over "
+        "all slices, unbiased: the same distribution on both sides gives 0 at any sample size, "
+        "and a little less by chance.",
+        0.0,
+        interval=interval,
+    )
+    if size < 2:  # two or three slices on a side
+        return [whole]
     mean, spread = kid_subsets(space.real, space.made, subsets=SUBSETS, size=size, seed=seed)
     return [
-        Measure(
-            space.kernel_key,
-            space.kernel_name,
-            value,
-            "lower",
-            f"Squared maximum mean discrepancy (cubic polynomial kernel) on {space.features}, over "
-            "all slices, unbiased: the same distribution on both sides gives 0 at any sample size, "
-            "and a little less by chance.",
-            0.0,
-            interval=interval,
-        ),
+        whole,
         Measure(
             f"{space.kernel_key}_subsets",
             f"{space.kernel_name}, mean of subsets",

@@ -163,6 +163,8 @@ def _check(name: str, slices: Float32, groups: Groups | None) -> None:
             f"real_or_fake: expected the {name} set as float32 [N, H, W] with N >= {FEWEST}, "
             f"got {slices.dtype} {list(slices.shape)}"
         )
+    if not np.isfinite(slices).all():
+        raise UsageError(f"real_or_fake: the {name} set has NaN or infinity")
     if groups is None:
         return
     if groups.shape != slices.shape[:1] or len(np.unique(groups)) < 2:

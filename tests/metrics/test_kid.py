@@ -175,3 +175,9 @@ def test_equals_clean_fid_where_a_subset_is_everything(peer):
     a, b = sets(300, 300, 64)
     theirs = peer("clean_fid").kernel_distance
     assert theirs(a, b, num_subsets=2) == pytest.approx(kid(a, b), rel=1e-4)
+
+
+def test_what_float32_products_cannot_hold_is_refused():
+    huge = np.full((4, 8), 1e30, np.float32)
+    with pytest.raises(UsageError, match="the first set has values above 1e15; scale both"):
+        kid(huge, huge)

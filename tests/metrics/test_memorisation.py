@@ -259,3 +259,12 @@ def test_other_slices_of_the_same_head(real_t2, real_data, patient):
     train = np.concatenate([real_t2.train, head[known]])
     shares = [find_copies(head[known + mm], train, real_t2.held_out).share for mm in (1, 10)]
     assert shares == [1, 0]
+
+
+@pytest.mark.parametrize("value", [np.nan, 255.0])
+def test_slices_that_are_not_graded_are_refused(value):
+    slices = np.zeros((40, 32, 32), np.float32)
+    spoilt = slices[:3].copy()
+    spoilt[1, 2, 3] = value
+    with pytest.raises(UsageError, match="the synthetic slices have values outside"):
+        find_copies(spoilt, slices[:20], slices[20:])

@@ -72,3 +72,10 @@ def test_few_slices_have_no_interval():
     few = space(drawn(0, 7), drawn(1, 60))
     assert spaces.frechet_measures(few, 0)[0].interval is None
     assert spaces.kernel_measures(few, 0)[0].interval is None
+
+
+def test_two_slices_have_a_kernel_distance_and_no_subsets():
+    draws = np.random.default_rng(0)
+    real, made = (draws.normal(size=(n, 8)).astype(np.float32) for n in (12, 3))
+    found = spaces.kernel_measures(Space("fd", "fd", "kd", "kd", "features", real, made), 0)
+    assert [measure.key for measure in found] == ["kd"]

@@ -120,3 +120,11 @@ def test_errors(make, change, text):
     slices = make.discs(20, 0, tumour=True)
     with pytest.raises(UsageError, match=text):
         real_or_fake(**dict(real=slices, made=slices) | change(slices))
+
+
+def test_nan_is_refused():
+    slices = np.zeros((16, 32, 32), np.float32)
+    spoilt = slices.copy()
+    spoilt[3, 4, 5] = np.nan
+    with pytest.raises(UsageError, match="the real set has NaN"):
+        real_or_fake(spoilt, slices)
