@@ -4,13 +4,7 @@
 #include <cmath>
 #include <cstdint>
 
-#ifndef FASTMRIGAN_HD
-#ifdef __CUDACC__
-#define FASTMRIGAN_HD __host__ __device__ __forceinline__
-#else
-#define FASTMRIGAN_HD inline __attribute__((always_inline))
-#endif
-#endif
+#include "core/host_device.h"
 
 namespace fastmrigan::moments {
 

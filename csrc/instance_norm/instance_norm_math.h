@@ -4,15 +4,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "core/host_device.h"
 #include "instance_norm/instance_norm.h"
-
-#ifndef FASTMRIGAN_HD
-#ifdef __CUDACC__
-#define FASTMRIGAN_HD __host__ __device__ __forceinline__
-#else
-#define FASTMRIGAN_HD inline __attribute__((always_inline))
-#endif
-#endif
 
 namespace fastmrigan::norm {
 

@@ -5,11 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#ifdef __CUDACC__
-#define FASTMRIGAN_HD __host__ __device__ __forceinline__
-#else
-#define FASTMRIGAN_HD inline __attribute__((always_inline))
-#endif
+#include "core/host_device.h"
 
 namespace fastmrigan::philox {
 

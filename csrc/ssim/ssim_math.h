@@ -15,13 +15,7 @@
 // float is, give or take the weight of the pixel that stood for the mean.
 #pragma once
 
-#ifndef FASTMRIGAN_HD
-#ifdef __CUDACC__
-#define FASTMRIGAN_HD __host__ __device__ __forceinline__
-#else
-#define FASTMRIGAN_HD inline __attribute__((always_inline))
-#endif
-#endif
+#include "core/host_device.h"
 
 #ifdef __CUDACC__
 #define FASTMRIGAN_UNROLL _Pragma("unroll")

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
+from fastmrigan.imaging.position import SlicePosition
 from fastmrigan.imaging.walker import VOLUME_SUFFIXES, Refused, printable, suffix
 
 Float32 = npt.NDArray[np.float32]
@@ -33,6 +35,8 @@ class ReadImage:
     mode: str  # format and pixel type, e.g. "PNG I;16"
     patient: str | None = None  # tells patients apart in memory; never written anywhere
     volume: bool = False  # neighbouring slices of one volume rather than a single slice
+    positions: tuple[SlicePosition, ...] | None = None  # [N], where each slice lies, if known
+    tags: Mapping[str, str | float] = field(default_factory=dict)  # technical, from an allow-list
 
 
 def read(path: Path, name: str) -> ReadImage:

@@ -88,7 +88,7 @@ class TumourClassifier(SliceClassifier):
 
     def held_out(self, slices: Float32, tumour: Labels) -> HeldOut:
         """Scores on slices [N, H, W] with labels [N], True for tumour; both classes needed."""
-        _check(slices, tumour)
+        check_labelled(slices, tumour)
         called = self.predict_tumour(slices) >= 0.5  # [N]
         return HeldOut(
             accuracy=float((called == tumour).mean()),
@@ -123,7 +123,7 @@ def train_tumour_classifier(
     neither class balance nor overall brightness decides. Seeded: the same call gives the same
     network on the same machine. Raises UsageError where a class is missing.
     """
-    _check(slices, tumour)
+    check_labelled(slices, tumour)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = TumourClassifier()
@@ -182,14 +182,15 @@ def _as_batch(slices: Float32) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(slices, np.float32)).unsqueeze(1)  # [N, 1, H, W]
 
 
-def _check(slices: Float32, tumour: Labels) -> None:
+def check_labelled(slices: Float32, tumour: Labels, what: str = "tumour classifier") -> None:
+    """UsageError, which begins with `what`, but for slices [N, H, W], bool labels [N] of both."""
     if slices.ndim != 3 or tumour.shape != slices.shape[:1] or tumour.dtype != np.bool_:
         raise UsageError(
-            f"tumour classifier: expected slices [N, H, W] and bool labels [N], "
+            f"{what}: expected slices [N, H, W] and bool labels [N], "
             f"got {list(slices.shape)} and {tumour.dtype} {list(tumour.shape)}"
         )
     if tumour.all() or not tumour.any():
         raise UsageError(
-            f"tumour classifier: needs tumour and normal slices, got {int(tumour.sum())} tumour "
+            f"{what}: needs tumour and normal slices, got {int(tumour.sum())} tumour "
             f"and {int((~tumour).sum())} normal"
         )

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fastmrigan.errors import UsageError
 from fastmrigan.metrics.bootstrap import interval
-from fastmrigan.metrics.classifier import train_tumour_classifier
+from fastmrigan.metrics.classifier import check_labelled, train_tumour_classifier
 
 SEEDS = 3  # classifiers of each kind
 STEPS = 300
@@ -171,16 +171,7 @@ def _check(
         ("real", real_slices, real_tumour),
         ("test", test_slices, test_tumour),
     ):
-        if slices.ndim != 3 or labels.dtype != np.bool_ or labels.shape != slices.shape[:1]:
-            raise UsageError(
-                f"tumour_utility: expected {name} slices [N, H, W] and bool labels [N], "
-                f"got {list(slices.shape)} and {labels.dtype} {list(labels.shape)}"
-            )
-        if labels.all() or not labels.any():
-            raise UsageError(
-                f"tumour_utility: the {name} slices must hold tumour and normal ones, got "
-                f"{int(labels.sum())} tumour and {int((~labels).sum())} normal"
-            )
+        check_labelled(slices, labels, f"tumour_utility, {name} set")
     sizes = [slices.shape[1:] for slices in (real_slices, synthetic_tumour, test_slices)]
     if len(synthetic_tumour) == 0 or len(set(sizes)) > 1:
         raise UsageError(

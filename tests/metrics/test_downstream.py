@@ -121,9 +121,15 @@ def test_intervals_by_hand(make, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda w: dict(real_tumour=w["real_tumour"] | True), "real slices .* 8 tumour and 0 norm"),
-        (lambda w: dict(test_tumour=w["test_tumour"] & False), "test slices .* 0 tumour and 8 nor"),
-        (lambda w: dict(test_tumour=w["test_tumour"][:3]), r"test slices .*bool \[3\]"),
+        (
+            lambda w: dict(real_tumour=w["real_tumour"] | True),
+            "real set: .* 8 tumour and 0 norm",
+        ),
+        (
+            lambda w: dict(test_tumour=w["test_tumour"] & False),
+            "test set: .* 0 tumour and 8 nor",
+        ),
+        (lambda w: dict(test_tumour=w["test_tumour"][:3]), r"test set: expected .*bool \[3\]"),
         (lambda w: dict(synthetic_tumour=w["test_slices"][:0]), r"synthetic slices .* \[0, 64"),
         (lambda w: dict(synthetic_tumour=w["test_slices"][:, :32]), r"\[8, 32, 64\] beside \[64,"),
         (lambda w: dict(test_groups=np.zeros(3)), r"8 test slices, but groups of shape \[3\]"),
