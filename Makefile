@@ -23,10 +23,10 @@ SOURCES := CMakeLists.txt pyproject.toml README.md LICENSE $(shell find csrc fas
 CXX_SOURCES := $(shell find benchmarks csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 # What must import for the environment to count as whole.
 PROBE := import pip, torch, numpy, scipy, openvino, onnx, onnxruntime, pydantic, typer, rich, PIL, yaml, \
-  pydicom, nibabel, matplotlib, tensorboard, skimage, hypothesis, pytest, mypy, ruff, \
-  scikit_build_core, nanobind, pytorch_fid, pytorch_msssim
+  pydicom, nibabel, pylibjpeg, pynetdicom, dicomanonymizer, matplotlib, tensorboard, skimage, hypothesis, \
+  pytest, mypy, ruff, scikit_build_core, nanobind, pytorch_fid, pytorch_msssim, highdicom
 
-.PHONY: demo test test-fast test-slow test-all check format reproduction environment install sanitizers clean
+.PHONY: demo test test-fast test-slow test-all tools check format reproduction environment install sanitizers clean
 
 demo: install
 	$(BIN)/fastmrigan demo --out demo
@@ -38,8 +38,12 @@ test-all: test test-slow
 test-fast: install
 	FASTMRIGAN_EXPECT_WHEEL=1 $(BIN)/pytest -m "not slow and not gpu" --durations=10
 
-test-slow: install sanitizers
+test-slow: install sanitizers tools
 	FASTMRIGAN_EXPECT_WHEEL=1 $(BIN)/pytest -m "slow and not gpu" --durations=10
+
+# Debian's programs that slow tests compare with, where root and apt are at hand.
+tools:
+	@tests/debian_tools.sh
 
 check: environment
 	$(BIN)/ruff check .

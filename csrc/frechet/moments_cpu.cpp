@@ -1,8 +1,10 @@
 // The sum of products as a blocked product of a matrix with itself. Of a block of rows the
 // deviations are packed as doubles into panels, a vector of columns wide; a tile is the product of
 // three panels beside each other with one other, held in registers over all rows of the block, and
-// then added to where it belongs. A tile belongs to one thread, and sums over rows in their order,
-// so the bits do not depend on the number of threads.
+// then added to where it belongs. A few tiles side by side go down the matrix together, so that a
+// panel fetched for one serves them all: the panels of a block do not fit into a core's cache. A
+// tile belongs to one thread, and sums over rows in their order, so the bits do not depend on the
+// number of threads.
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -24,6 +26,7 @@ constexpr int width = 2;
 #endif
 constexpr int across = 3;         // panels of a tile beside each other
 constexpr int64_t depth = 384;    // rows packed at a time: 6 MB at 2,048 features
+constexpr int64_t beside = 4;     // tiles side by side, at most: their panels fill 0.3 MB
 constexpr int64_t together = 8;   // rows packed between two turns to the next panel
 constexpr int64_t pack_part = 8;  // panels packed by one thread at a time
 
@@ -133,6 +136,9 @@ template <typename T>
 void update(const MomentsUpdate<T>& call, int threads) {
   const int64_t panels = (call.d + width - 1) / width;
   const int64_t tiles = (panels + across - 1) / across;
+  // Enough groups for every thread to have several, since they differ in size.
+  const int64_t stride = across * std::clamp<int64_t>(tiles / (8 * threads), 1, beside);
+  const int64_t groups = (panels + stride - 1) / stride;
   const std::align_val_t line{64};
   auto release = [line](double* p) { operator delete[](p, line); };
   const std::unique_ptr<double[], decltype(release)> owner(
@@ -145,16 +151,20 @@ void update(const MomentsUpdate<T>& call, int threads) {
     for (int64_t part = 0; part < panels; part += pack_part)
       pack_panels(call, first, rows, part, std::min(part + pack_part, panels), packed);
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t turn = 0; turn < tiles; ++turn) {
-      const int64_t panel = (tiles - 1 - turn) * across;  // those with most to do go first
-      const int64_t count = std::min<int64_t>(across, panels - panel);
-      for (int64_t other = 0; other < panel + count; ++other) {
-        if (count == 3)
-          multiply<3>(call, packed, rows, panel, other);
-        else if (count == 2)
-          multiply<2>(call, packed, rows, panel, other);
-        else
-          multiply<1>(call, packed, rows, panel, other);
+    for (int64_t turn = 0; turn < groups; ++turn) {
+      const int64_t begin = (groups - 1 - turn) * stride;  // those with most to do go first
+      const int64_t end = std::min(begin + stride, panels);
+      for (int64_t other = 0; other < end; ++other) {
+        const int64_t below = std::max<int64_t>(0, other - begin) / across;  // tiles not to be made
+        for (int64_t panel = begin + below * across; panel < end; panel += across) {
+          const int64_t count = std::min<int64_t>(across, panels - panel);
+          if (count == 3)
+            multiply<3>(call, packed, rows, panel, other);
+          else if (count == 2)
+            multiply<2>(call, packed, rows, panel, other);
+          else
+            multiply<1>(call, packed, rows, panel, other);
+        }
       }
     }
   }
