@@ -21,6 +21,7 @@ import numpy as np
 
 from fastmrigan.errors import CheckFailed, Interrupted, MissingDependency, UsageError
 from fastmrigan.export.parity import ParityReport, check_parity, random_inputs
+from fastmrigan.export.rewrites import split_transposed_convolutions
 from fastmrigan.files import beside, write_whole
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.runtime.model_file import INPUT_NAMES, METADATA_KEY, OUTPUT_NAME, ModelMetadata
@@ -181,7 +182,9 @@ def build_graph(module: torch.nn.Module, facts: GeneratorFacts) -> onnx.ModelPro
             verbose=False,
         )
     assert program is not None
-    return _without_traces(program.model_proto)
+    model = _without_traces(program.model_proto)
+    split_transposed_convolutions(model)
+    return model
 
 
 def check_graph(model: onnx.ModelProto, facts: GeneratorFacts) -> None:

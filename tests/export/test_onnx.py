@@ -30,7 +30,7 @@ from fastmrigan.training.systems import system_of
 from fastmrigan.training.watch import Watch
 
 # Clip: a progressive GAN's output is linear, so every generator's is held to [-1, 1].
-OPERATORS = {"ConvTranspose", "Relu", "Tanh", "Unsqueeze", "Clip"}
+OPERATORS = {"ConvTranspose", "Conv", "DepthToSpace", "Slice", "Relu", "Tanh", "Unsqueeze", "Clip"}
 FACTS = GeneratorFacts("sample", "phantom-quick", (16, 16), latent_size=8)
 DATASET = {
     "fingerprint": "f" * 64,
