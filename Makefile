@@ -1,6 +1,7 @@
 # make demo      from a bare machine to 5,000 synthetic tumour slices and a report
 # make test      lint, types and the fast tests, against the installed wheel
 # make test-all  the same, then the slow lane: sanitizers, crashes, hostile input, peers
+# make fuzz      the image reader under atheris, for SECONDS=600
 # make check     what pre-commit runs: ruff, mypy, clang-format
 # make format    what ruff and clang-format can mend by themselves
 # make reproduction  REPRODUCTION.md anew, from docs/reproduction, the recipes and RESULTS.md
@@ -26,7 +27,7 @@ PROBE := import pip, torch, numpy, scipy, openvino, onnx, onnxruntime, pydantic,
   pydicom, nibabel, pylibjpeg, pynetdicom, dicomanonymizer, matplotlib, tensorboard, skimage, hypothesis, \
   pytest, mypy, ruff, scikit_build_core, nanobind, pytorch_fid, pytorch_msssim, highdicom
 
-.PHONY: demo test test-fast test-slow test-all tools check format reproduction environment install sanitizers clean
+.PHONY: demo test test-fast test-slow test-all tools fuzz check format reproduction environment install sanitizers clean
 
 demo: install
 	$(BIN)/fastmrigan demo --out demo
@@ -44,6 +45,10 @@ test-slow: install sanitizers tools
 # Debian's programs that slow tests compare with, where root and apt are at hand.
 tools:
 	@tests/debian_tools.sh
+
+# The reader under a fuzzer, SECONDS long; what it finds worth keeping goes to build/fuzz.
+fuzz: install
+	$(BIN)/python tests/fuzz/fuzz_reader.py --corpus build/fuzz -max_total_time=$(or $(SECONDS),600)
 
 check: environment
 	$(BIN)/ruff check .

@@ -27,11 +27,13 @@ from fastmrigan.files import is_full
 COMMANDS = (
     "phantom",
     "prepare",
+    "deidentify",
     "train",
     "export",
     "info",
     "synth",
     "translate",
+    "send",
     "bench",
     "evaluate",
     "style-transfer",

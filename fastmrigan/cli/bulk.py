@@ -13,9 +13,21 @@ if TYPE_CHECKING:
 
 Model = Annotated[Path, typer.Argument(help="A model file written by `fastmrigan export`.")]
 Out = Annotated[Path, typer.Option(help="Folder for the slices; resumed if it has some.")]
-Format = Annotated[str, typer.Option(help="shard (WebDataset tar), png or npz.")]
-ShardSize = Annotated[int, typer.Option(help="Slices a shard.")]
-Dtype = Annotated[str, typer.Option(help="uint8 or uint16.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        help="shard (WebDataset tar), npz, png, dicom (the same tar, of .dcm), dicom-files (a "
+        "folder a shard) or nifti (a volume a source series; translate only)."
+    ),
+]
+ShardSize = Annotated[int, typer.Option(help="Slices a shard; without meaning for nifti.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="uint8 or uint16; default uint8, and uint16 for dicom, dicom-files and nifti, which "
+        "have nothing else."
+    ),
+]
 Backend = Annotated[str, typer.Option(help="auto, openvino, onnxruntime, …")]
 Precision = Annotated[
     str,

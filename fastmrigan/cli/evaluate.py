@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="The page to write; its numbers go into .json beside.")],
     real: Annotated[
         Path | None,
@@ -86,8 +87,12 @@ def evaluate(
     from fastmrigan.metrics.report import check_writable
 
     if runs is not None:
-        if real is not None or synthetic is not None:
-            raise UsageError("--runs makes a table of what is there; leave --real, --synthetic out")
+        beside = given(context) - {"--out", "--runs"}
+        if beside:
+            raise UsageError(
+                "--runs makes a table of what is there and takes --out alone; leave "
+                f"{', '.join(sorted(beside))} out"
+            )
         check_writable(out)
         write_runs(runs, out)
         return
@@ -95,12 +100,10 @@ def evaluate(
         raise UsageError("give --real and --synthetic, or --runs for a table of many reports")
 
     from fastmrigan.metrics.choice import choose
-    from fastmrigan.metrics.evaluation_inputs import Asked
+    from fastmrigan.metrics.evaluation_inputs import Asked, check_asked
     from fastmrigan.ops import memory
 
     memory.keep_freed_memory(keep_freed_memory)
-    choose(only or (), skip or (), thorough=thorough)  # before anything is read
-    check_writable(out)
     asked = Asked(
         real=real,
         synthetic=synthetic,
@@ -117,7 +120,20 @@ def evaluate(
         skip=tuple(skip or ()),
         thorough=thorough,
     )
+    choose(asked.only, asked.skip, thorough=thorough)  # before anything is read
+    check_asked(asked)
+    check_writable(out)
     write_evaluation(asked, out)
+
+
+def given(context: typer.Context) -> set[str]:
+    """The options that the command line names."""
+    return {
+        option.opts[0]
+        for option in context.command.params
+        if option.name is not None
+        and getattr(context.get_parameter_source(option.name), "name", "") == "COMMANDLINE"
+    }
 
 
 def write_evaluation(asked: Asked, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""fastmrigan info: what a model file says about itself."""
+"""fastmrigan info: what a model file, or the header of a DICOM file, says about itself."""
 
 from __future__ import annotations
 
@@ -7,32 +7,138 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastmrigan.errors import InputRejected, UsageError
+
 if TYPE_CHECKING:
+    from fastmrigan.imaging.dicom import DicomHeader
     from fastmrigan.runtime.model_file import ModelFile
 
 
 def info(
-    model: Annotated[Path, typer.Argument(metavar="FILE", help="Model file (.onnx).")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Model file (.onnx) or DICOM file.")],
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document instead of lines.")
     ] = False,
+    preview: Annotated[
+        Path | None,
+        typer.Option(help="Write a DICOM file's middle slice, windowed, as this PNG."),
+    ] = None,
 ) -> None:
-    """Print what a model file says about itself."""
-    from fastmrigan.runtime.model_file import read_model_file
+    """Print what a model file says about itself, or the technical facts of a DICOM header.
 
-    file = read_model_file(model)
+    Of a DICOM file nothing is printed that tells who, when or where.
+    """
+    if is_dicom(file):
+        facts, told = about_dicom(file)
+        if preview is not None:
+            write_preview(file, preview)
+    elif preview is not None:
+        raise UsageError(f"{file}: not a DICOM file; --preview shows a slice of one")
+    else:
+        facts, told = about_model(file)
     if as_json:
         import json
 
-        facts = {"file": str(file.path), "bytes": len(file.data), "sha256": file.sha256}
-        print(json.dumps(facts | file.metadata.model_dump(mode="json"), indent=2))
+        print(json.dumps(facts, indent=2))
     else:
-        for label, text in lines(file):
-            print(f"{label:<16} {text}")
+        width = max(16, *(len(label) for label, _ in told))
+        for label, text in told:
+            print(f"{label:<{width}} {text}")
+
+
+def is_dicom(file: Path) -> bool:
+    """By the mark at byte 128 (PS3.10 7.1); what cannot be opened is left to the model reader."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def about_dicom(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """The facts of a DICOM header, as one document and as (label, text) of every line."""
+    from fastmrigan.imaging.dicom import assemble, read_header
+
+    try:
+        header = read_header(path)
+    except ValueError as error:
+        raise InputRejected(f"{path}: {error}") from error
+    from pydicom.uid import UID
+
+    stacks = [
+        {
+            "slices": len(series.frames),
+            "plane": series.plane,
+            "step_mm": series.step_mm,
+            "notes": [note for note in series.notes if "SeriesInstanceUID" not in note],
+        }
+        for series in assemble([(path.name, header)])
+    ]
+    facts = {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "class": UID(header.sop_class).name,
+        "transfer_syntax": UID(header.syntax).name,
+        "rows": header.rows,
+        "columns": header.columns,
+        "frames": header.frames,
+        "photometric": header.photometric,
+        "burned_in_annotation": header.burned_in,
+        "stacks": stacks,
+        "tags": dict(header.tags),
+    }
+    lines = [
+        ("file", str(path)),
+        ("size", f"{facts['bytes']:,} bytes"),
+        ("class", str(facts["class"])),
+        ("transfer syntax", str(facts["transfer_syntax"])),
+        ("pixels", f"{header.columns}x{header.rows}, {frames(header)}, {header.photometric}"),
+        ("burned-in text", header.burned_in),
+        *(("stack", stack_line(stack)) for stack in stacks),
+        *(("  note", note) for stack in stacks for note in stack["notes"]),
+        *(
+            (name, f"{value}" if isinstance(value, str) else f"{value:g}")
+            for name, value in header.tags.items()
+        ),
+    ]
+    return facts, lines
+
+
+def frames(header: DicomHeader) -> str:
+    return "1 frame" if header.frames == 1 else f"{header.frames} frames"
+
+
+def stack_line(stack: dict[str, Any]) -> str:
+    """`10 axial slices, 6.6 mm apart`."""
+    step = f", {stack['step_mm']:g} mm apart" if stack["step_mm"] is not None else ""
+    plural = "slice" if stack["slices"] == 1 else "slices"
+    plane = "" if stack["plane"] == "unknown" else f"{stack['plane']} "
+    return f"{stack['slices']} {plane}{plural}{step}"
+
+
+def write_preview(path: Path, target: Path) -> None:
+    """The middle slice through its window, as an 8-bit PNG."""
+    from fastmrigan.imaging.contact_sheet import write_png
+    from fastmrigan.imaging.dicom import preview
+
+    try:
+        slices = preview(path)  # [N, H, W]
+    except ValueError as error:
+        raise InputRejected(f"{path}: {error}") from error
+    write_png(target, slices[len(slices) // 2])
+
+
+def about_model(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """A model file's metadata, as one document and as (label, text) of every line."""
+    from fastmrigan.runtime.model_file import read_model_file
+
+    file = read_model_file(path)
+    facts = {"file": str(file.path), "bytes": len(file.data), "sha256": file.sha256}
+    return facts | file.metadata.model_dump(mode="json"), lines(file)
 
 
 def lines(file: ModelFile) -> list[tuple[str, str]]:
-    """(label, text) of every line `info` prints."""
+    """(label, text) of every line that `info` prints of a model file."""
     meta = file.metadata
     height, width = meta.slice_size
     contrast = meta.target_contrast or "contrast not stated"

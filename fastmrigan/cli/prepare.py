@@ -14,7 +14,9 @@ def prepare(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="SRC", help="Folder (or one file) of PNG, JPEG, TIFF, DICOM or NIfTI images."
+            metavar="SRC",
+            help="Folder of PNG, JPEG, TIFF, DICOM or NIfTI images and of .zip or .tar archives of "
+            "them; or one image, one archive or one DICOMDIR.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to make; it appears whole or not at all.")],
@@ -24,7 +26,11 @@ def prepare(
         typer.Option(help="Label of every slice; by default the folder each file lies in."),
     ] = None,
     contrast: Annotated[
-        str, typer.Option(help="t1, t1gd, t2, flair, pd, dwi, ct or unknown.")
+        str,
+        typer.Option(
+            help="t1, t1gd, t2, flair, pd, dwi, ct or unknown; auto asks dcm2niix for each DICOM "
+            "series."
+        ),
     ] = "unknown",
     target_contrast: Annotated[
         str, typer.Option(help="The same, for the twins of a paired set.")
@@ -42,6 +48,17 @@ def prepare(
             "or a CSV with the columns source,target relative to SRC."
         ),
     ] = None,
+    label_maps: Annotated[
+        str | None,
+        typer.Option(
+            help="NIfTI label maps of NIfTI volumes: a folder with the same relative names, or a "
+            "pattern of names in SRC, e.g. '{folder}/seg.nii.gz' or '{folder}/{stem}_seg.nii.gz'. "
+            "Slices become tumour or normal, and the maps are kept."
+        ),
+    ] = None,
+    tumour_area: Annotated[
+        float, typer.Option(help="Area of labels, in mm², from which a slice is tumour.")
+    ] = 20.0,
     group_pattern: Annotated[
         str | None,
         typer.Option(
@@ -49,6 +66,26 @@ def prepare(
             r"apart, e.g. '(head\d+)_'. By default DICOM's PatientID, and each volume for itself."
         ),
     ] = None,
+    plane: Annotated[
+        str, typer.Option(help="axial, sagittal, coronal or any: other slices are left out.")
+    ] = "any",
+    isotropic: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MM|finest",
+            help="Resample slices in their plane to square pixels of MM, or of their finer side.",
+        ),
+    ] = None,
+    rgb: Annotated[
+        str, typer.Option(help="Colour DICOM: refuse, or convert to grey. Pictures are converted.")
+    ] = "refuse",
+    allow_burned_in: Annotated[
+        str,
+        typer.Option(
+            help="no quarantines DICOM whose BurnedInAnnotation is YES or absent; unknown allows "
+            "absent ones; yes allows all."
+        ),
+    ] = "no",
     split: Annotated[
         str,
         typer.Option(help="auto, patient, duplicates, or block (for a set that is one subject)."),
@@ -61,10 +98,17 @@ def prepare(
     force: Annotated[
         bool, typer.Option("--force", help="Replace a different data set in --out.")
     ] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that decode; by default one a processor.")
+    ] = None,
 ) -> None:
-    """Make a prepared data set: read, check, grade, resize, group duplicates, split."""
+    """Make a prepared data set: read, check, grade, resize, group duplicates, split.
+
+    Interrupted (Ctrl-C, a kill), the same command goes on where it stopped.
+    """
     from fastmrigan.errors import EXIT_SOME_REJECTED
     from fastmrigan.imaging import prepare as room
+    from fastmrigan.imaging import quarantine
     from fastmrigan.imaging.options import PrepareOptions
 
     options = PrepareOptions(
@@ -74,12 +118,19 @@ def prepare(
         target_contrast=target_contrast,
         grading=grading,
         pairs=pairs,
+        label_maps=label_maps,
+        tumour_area=tumour_area,
+        plane=plane,
+        isotropic=isotropic,
+        rgb=rgb,
+        allow_burned_in=allow_burned_in,
         group_pattern=group_pattern,
         split=split,
         test_fraction=test_fraction,
         min_brain=min_brain,
         seed=seed,
         force=force,
+        workers=workers,
     )
     made = room.prepare(source, out, options)
     info = made.info
@@ -96,10 +147,25 @@ def prepare(
         )
     if made.empty:
         print(f"left out {made.empty:,} slices with at most {min_brain:.0%} brain")
+    if made.elsewhere:
+        print(f"left out {made.elsewhere:,} slices that are not {plane}, or not known to be")
+    for warning in made.warnings[:SHOWN]:
+        print(f"warning: {warning}")
+    if made.warnings[SHOWN:]:
+        print(f"warning: and {len(made.warnings) - SHOWN:,} more of the kind")
+    for note in info.notes[:SHOWN]:
+        print(f"note: {note}")
+    if info.notes[SHOWN:]:
+        print(f"and {len(info.notes) - SHOWN:,} more notes in {out / 'dataset.json'}")
     if made.ignored:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(made.ignored.items()))
         print(f"ignored files that are no images: {kinds}")
     print(f"look at {out / 'contact_sheet.png'}")
+    if made.quarantined:
+        print(
+            f"quarantined {len(made.quarantined):,} DICOM files, named in "
+            f"{out / 'quarantine.jsonl'}: {quarantine.remedy(made.quarantined)}"
+        )
     if made.refused:
         files = "1 file" if len(made.refused) == 1 else f"{len(made.refused):,} files"
         print(f"refused {files}, named with the reason in {out / 'rejects.jsonl'}:")
@@ -107,4 +173,5 @@ def prepare(
             print(f"  {refused}")
         if made.refused[SHOWN:]:
             print(f"  and {len(made.refused) - SHOWN:,} more")
+    if made.refused or made.quarantined:
         raise typer.Exit(EXIT_SOME_REJECTED)

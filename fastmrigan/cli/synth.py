@@ -14,7 +14,7 @@ def synth(
     seed: Annotated[int, typer.Option(help="Slice i depends on the model, the seed and i.")] = 0,
     format: bulk.Format = "shard",
     shard_size: bulk.ShardSize = 256,
-    dtype: bulk.Dtype = "uint8",
+    dtype: bulk.Dtype = None,
     backend: bulk.Backend = "auto",
     precision: bulk.Precision = "auto",
     batch: bulk.Batch = 64,

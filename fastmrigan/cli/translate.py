@@ -25,7 +25,7 @@ def translate(
     ] = None,
     format: bulk.Format = "shard",
     shard_size: bulk.ShardSize = 256,
-    dtype: bulk.Dtype = "uint8",
+    dtype: bulk.Dtype = None,
     backend: bulk.Backend = "auto",
     precision: bulk.Precision = "auto",
     batch: bulk.Batch = 8,

@@ -4,7 +4,9 @@
 - index.jsonl: one `SliceRecord` a line, in the order of the slices
 - slices.npy: uint16 [N, H, W], C order; 0 is -1 and 65535 is +1
 - targets.npy: the registered twins of a paired set, same shape and order
+- labels.npy: uint8 [N, H, W], the label maps of a set that has them
 - rejects.jsonl: {"name", "reason"} of every refused file
+- quarantine.jsonl: the same of DICOM files that may have text in their pixels, if any
 - contact_sheet.png: a look at it
 """
 
@@ -13,73 +15,41 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from fastmrigan.errors import InputRejected, UsageError
 from fastmrigan.imaging import quantise
-from fastmrigan.imaging.split import Side, Unit
+from fastmrigan.imaging.array_file import SliceWriter
+from fastmrigan.imaging.records import (
+    SCHEMA,
+    DatasetInfo,
+    RecordedPosition,
+    SliceGrading,
+    SliceRecord,
+    SplitInfo,
+)
+
+__all__ = [
+    "DatasetInfo",
+    "PreparedDataset",
+    "RecordedPosition",
+    "SliceGrading",
+    "SliceRecord",
+    "SliceWriter",
+    "SplitInfo",
+    "fingerprint",
+    "open_array",
+    "read_info",
+    "write_info",
+]
 
 Float32 = npt.NDArray[np.float32]
+UInt8 = npt.NDArray[np.uint8]
 UInt16 = npt.NDArray[np.uint16]
-
-SCHEMA = 1
-
-
-class SplitInfo(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    by: Unit
-    seed: int
-    test_fraction: float  # as asked for; the counts are what came of it
-    counts: dict[Side, int]
-
-
-class DatasetInfo(BaseModel):
-    """dataset.json"""
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
-    schema_version: int = Field(default=SCHEMA, alias="schema")
-    count: int
-    size: tuple[int, int]  # [H, W]
-    grading: dict[str, str | float]  # the rule; each slice's own range is in the index
-    labels: dict[str, int]  # slices of each label
-    split: SplitInfo
-    contrast: str
-    target_contrast: str | None  # of paired sets
-    paired: bool
-    request: str  # sha256 of the options and the list of source files
-    fingerprint: str  # sha256 of index.jsonl, slices.npy and targets.npy
-    version: str  # of the fastmrigan that wrote it
-
-
-class SliceGrading(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    method: str
-    low: float  # the source's own unit
-    high: float
-
-
-class SliceRecord(BaseModel):
-    """One line of index.jsonl. No name, number or date that could tell who was imaged."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    index: int
-    source: str  # first 16 hex digits of the sha256 of the source's relative name
-    label: str
-    source_size: tuple[int, int]  # [H, W] before padding and resizing
-    mode: str  # the source's format and pixel type
-    group: str | None  # patient, numbered in order of appearance
-    exact_group: int | None
-    near_group: int | None
-    split: Side
-    grading: SliceGrading
-    target_grading: SliceGrading | None = None  # of paired sets
 
 
 class PreparedDataset:
@@ -91,9 +61,10 @@ class PreparedDataset:
         info: DatasetInfo,
         records: list[SliceRecord],
         arrays: dict[str, UInt16],
+        labels: UInt8 | None = None,
     ) -> None:
         self.path, self.info, self.records = path, info, records
-        self._arrays = arrays
+        self._arrays, self._labels = arrays, labels
 
     @classmethod
     def open(cls, path: Path | str) -> PreparedDataset:
@@ -110,11 +81,13 @@ class PreparedDataset:
             )
         info = read_info(path)
         names = ("slices.npy", "targets.npy") if info.paired else ("slices.npy",)
-        for name in (*names, "index.jsonl"):
+        mapped = ("labels.npy",) if info.label_maps else ()
+        for name in (*names, *mapped, "index.jsonl"):
             if not (path / name).is_file():
                 raise damaged(path, f"{name} is missing")
         arrays = {name: open_array(path, name, info) for name in names}
-        return cls(path, info, read_index(path, info), arrays)
+        labels = open_labels(path, info) if info.label_maps else None
+        return cls(path, info, read_index(path, info), arrays, labels)
 
     def __len__(self) -> int:
         return self.info.count
@@ -135,6 +108,15 @@ class PreparedDataset:
             raise UsageError(f"{self.path}: not a paired data set; prepare it with --pairs")
         return self._take("targets.npy", split, label)
 
+    def label_maps(self, split: str = "train", label: str | None = None) -> UInt8:
+        """The label maps of `slices` with the same arguments, uint8 [N, H, W]; 0 is no label.
+
+        Raises UsageError where the set has none.
+        """
+        if self._labels is None:
+            raise UsageError(f"{self.path}: has no label maps; prepare it with --label-maps")
+        return self._labels[self.select(split, label)]
+
     def select(self, split: str = "train", label: str | None = None) -> npt.NDArray[np.int64]:
         """The indices that `slices` with the same arguments returns, int64 [N]."""
         if split not in ("train", "test", "guard", "all"):
@@ -151,7 +133,9 @@ class PreparedDataset:
 
     def check_fingerprint(self) -> None:
         """Reads every byte and raises InputRejected where they are not those that were written."""
-        if fingerprint(self.path, paired=self.info.paired) != self.info.fingerprint:
+        info = self.info
+        written = fingerprint(self.path, paired=info.paired, label_maps=info.label_maps)
+        if written != info.fingerprint:
             raise damaged(self.path, "its bytes are not those of its fingerprint")
 
     def _take(self, name: str, split: str, label: str | None) -> Float32:
@@ -168,7 +152,10 @@ def read_info(path: Path) -> DatasetInfo:
                 f"{path}: a prepared data set of schema {schema}, newer than the {SCHEMA} known "
                 "here; update fastmrigan or prepare it again"
             )
-        return DatasetInfo.model_validate(document)
+        info = DatasetInfo.model_validate(document)
+        if info.checksum is not None and info.sealed() != info:
+            raise ValueError("its facts are not those of its checksum")
+        return info
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(path, f"dataset.json: {fact(error)}") from error
 
@@ -191,14 +178,25 @@ def read_index(path: Path, info: DatasetInfo) -> list[SliceRecord]:
 
 
 def open_array(path: Path, name: str, info: DatasetInfo) -> UInt16:
-    """One array file, memory-mapped and checked against dataset.json. Raises InputRejected."""
+    """One array of slices, memory-mapped and checked against dataset.json. Raises InputRejected."""
+    array: UInt16 = open_npy(path, name, info, np.dtype(np.uint16))
+    return array
+
+
+def open_labels(path: Path, info: DatasetInfo) -> UInt8:
+    """labels.npy, memory-mapped and checked against dataset.json. Raises InputRejected."""
+    array: UInt8 = open_npy(path, "labels.npy", info, np.dtype(np.uint8))
+    return array
+
+
+def open_npy(path: Path, name: str, info: DatasetInfo, kind: np.dtype[Any]) -> Any:
     try:
-        array: UInt16 = np.load(path / name, mmap_mode="r", allow_pickle=False)
+        array = np.load(path / name, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise damaged(path, f"{name}: {fact(error)}") from error
     expected = (info.count, *info.size)
-    if array.dtype != np.uint16 or array.shape != expected:
-        raise damaged(path, f"{name} is {array.dtype} {array.shape}, expected uint16 {expected}")
+    if array.dtype != kind or array.shape != expected:
+        raise damaged(path, f"{name} is {array.dtype} {array.shape}, expected {kind} {expected}")
     return array
 
 
@@ -216,10 +214,16 @@ def fact(error: Exception) -> str:
     return str(error).split("\n")[0]
 
 
-def fingerprint(path: Path, *, paired: bool) -> str:
-    """sha256, in hex, of index.jsonl, slices.npy and (paired) targets.npy, one after the other."""
+def fingerprint(path: Path, *, paired: bool, label_maps: bool = False) -> str:
+    """sha256, in hex, of the sha256 of index.jsonl, slices.npy and, as the set has them,
+    targets.npy and labels.npy.
+
+    What dataset.json says stands under its own checksum, so that damage shows when it is opened.
+    """
     total = hashlib.sha256()
-    for name in ("index.jsonl", "slices.npy", *(("targets.npy",) if paired else ())):
+    names = ["index.jsonl", "slices.npy"]
+    names += ["targets.npy"] * paired + ["labels.npy"] * label_maps
+    for name in names:
         with (path / name).open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
@@ -227,33 +231,5 @@ def fingerprint(path: Path, *, paired: bool) -> str:
 
 def write_info(path: Path, info: DatasetInfo) -> None:
     """Writes dataset.json, which makes a folder a data set: the last file to be written."""
-    text = info.model_dump_json(by_alias=True, indent=2)
+    text = info.sealed().model_dump_json(by_alias=True, indent=2)
     (path / "dataset.json").write_text(text + "\n", encoding="utf-8")
-
-
-class SliceWriter:
-    """Appends slices to an .npy file whose count is known only at the end."""
-
-    def __init__(self, path: Path, size: int) -> None:
-        self.size, self.count = size, 0
-        self._file = path.open("wb")
-        self._head = self._write_header()
-
-    def append(self, x: Float32) -> None:
-        """Adds one graded slice, float32 [size, size] in [-1, 1]."""
-        self._file.write(quantise.to_uint16(x).tobytes())
-        self.count += 1
-
-    def close(self) -> None:
-        # numpy pads the header for a first axis that grows, so its length stays the same
-        self._file.seek(0)
-        if self._write_header() != self._head:
-            raise AssertionError("the .npy header grew")
-        self._file.close()
-
-    def _write_header(self) -> int:
-        np.lib.format.write_array_header_1_0(
-            self._file,
-            {"descr": "<u2", "fortran_order": False, "shape": (self.count, self.size, self.size)},
-        )
-        return self._file.tell()

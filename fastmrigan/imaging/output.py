@@ -1,30 +1,36 @@
-"""Where a prepared data set goes: whole or not at all, and never over anything else."""
+"""Where a prepared data set goes: whole or not at all, and never over anything else.
+
+Beside the set NAME lie, while it is made, `.NAME.making` (what is finished so far; an interrupted
+run leaves it, and the same command goes on from there) and, for the moment between two renames,
+`.NAME.old`, the set that is being replaced. Both belong to the process that holds the lock on
+`.NAME.making`, so that what lies there without one was left by a kill.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from fastmrigan.errors import InputRejected, UsageError
+from fastmrigan.errors import DiskFull, InputRejected, Interrupted, UsageError
 from fastmrigan.files import is_full, sync_folder, write_whole
 from fastmrigan.imaging.dataset import DatasetInfo, read_info
 from fastmrigan.imaging.walker import Refused
 
-FILES = frozenset(
-    (
-        "dataset.json",
-        "index.jsonl",
-        "slices.npy",
-        "targets.npy",
-        "rejects.jsonl",
-        "contact_sheet.png",
-    )
-)
+REFUSALS = frozenset(("rejects.jsonl", "quarantine.jsonl"))
+FILES = REFUSALS | {
+    "dataset.json",
+    "index.jsonl",
+    "slices.npy",
+    "targets.npy",
+    "labels.npy",
+    "contact_sheet.png",
+}
 
 
 def existing(out: Path, request: str, *, force: bool) -> DatasetInfo | None:
@@ -38,7 +44,7 @@ def existing(out: Path, request: str, *, force: bool) -> DatasetInfo | None:
     if not out.is_dir():
         raise UsageError(f"--out {out}: is a file; name a folder")
     names = {entry.name for entry in out.iterdir()}
-    if names <= {"rejects.jsonl"}:
+    if names <= REFUSALS:
         return None
     foreign = sorted(names - FILES)
     if "dataset.json" not in names or foreign:
@@ -61,21 +67,31 @@ def existing(out: Path, request: str, *, force: bool) -> DatasetInfo | None:
     return info
 
 
-@contextmanager
-def making(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out` to write in; gone at the end unless it was published.
+@dataclass
+class Making:
+    """The hidden folder a set is made in."""
 
-    Those that killed processes left beside the same `out` are removed first.
-    Raises UsageError where it cannot be made.
+    folder: Path
+    begun: bool = False  # whether this run has written to it
+
+
+@contextmanager
+def making(out: Path) -> Iterator[Making]:
+    """Opens the hidden folder beside `out`, with what an interrupted run left in it.
+
+    A set that a process killed between two renames had moved aside is put back first. At the end
+    the folder is gone, but after Ctrl-C, a kill or on a full disk: then the next run finds it.
+    Raises UsageError where it cannot be made, or another process is making the same set.
     """
-    folder = out.with_name(f".{out.name}.making-{os.getpid()}")
+    folder = out.with_name(f".{out.name}.making")
     for parent in out.parents:
         if parent.exists() and not parent.is_dir():
             raise UsageError(f"--out {out}: {parent} is a file; name a folder elsewhere")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        remove_stale(out)
-        folder.mkdir()
+        made = Making(folder, begun=not folder.exists())
+        folder.mkdir(exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
         if is_full(error):
             raise
@@ -83,31 +99,54 @@ def making(out: Path) -> Iterator[Path]:
             f"--out {out}: cannot be written ({error.strerror}); name a folder you may write to"
         ) from error
     try:
-        yield folder
+        take(lock, folder, out)
+        recover(out)
+        try:
+            yield made
+        except BaseException as error:
+            if made.begun and not resumable(error) and folder.exists():
+                shutil.rmtree(folder)
+            raise
     finally:
-        if folder.exists():
-            shutil.rmtree(folder)
+        os.close(lock)  # and with it goes the lock, as it does with a process that is killed
 
 
-def remove_stale(out: Path) -> None:
-    """Removes the folders of `making` whose process is gone; our own number is one used before."""
-    pattern = re.compile(re.escape(f".{out.name}.making-") + r"([0-9]{1,10})")
-    for entry in list(out.parent.iterdir()):
-        match = pattern.fullmatch(entry.name)
-        if match is None or entry.is_symlink() or not entry.is_dir():
-            continue
-        if int(match[1]) == os.getpid() or not is_running(int(match[1])):
-            shutil.rmtree(entry)
+def resumable(error: BaseException) -> bool:
+    """Whether the same command would go on where this error ended it."""
+    if isinstance(error, OSError):
+        return is_full(error)
+    return isinstance(error, KeyboardInterrupt | Interrupted | DiskFull)
 
 
-def is_running(pid: int) -> bool:
+def take(lock: int, folder: Path, out: Path) -> None:
+    """Locks the open folder. Raises UsageError where another process has it, or just had."""
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):  # no process has so large a number
-        return False
-    except PermissionError:  # someone else's
-        return True
-    return True
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock), folder.stat()):
+            return
+    except OSError:
+        pass
+    raise UsageError(
+        f"--out {out}: another process is preparing it; wait for it, or name another folder"
+    )
+
+
+def aside(out: Path) -> Path:
+    """Where the set in `out` lies while it is replaced."""
+    return out.with_name(f".{out.name}.old")
+
+
+def recover(out: Path) -> None:
+    """Puts back the set that a killed process had moved aside, or removes it where its successor
+    stands. To be called under the lock.
+    """
+    old = aside(out)
+    if not old.is_dir() or old.is_symlink():
+        return
+    if out.exists():
+        shutil.rmtree(old)
+    else:
+        os.replace(old, out)
 
 
 def publish(folder: Path, out: Path) -> None:
@@ -115,13 +154,12 @@ def publish(folder: Path, out: Path) -> None:
     for path in folder.iterdir():
         sync_file(path)
     sync_folder(folder)
-    old = out.with_name(f".{out.name}.old-{os.getpid()}")
+    old = aside(out)
     if out.exists():
         os.replace(out, old)
     os.replace(folder, out)
     sync_folder(out.parent)
-    if old.exists():
-        shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)  # what stays is removed by the next run
 
 
 def sync_file(path: Path) -> None:
@@ -130,7 +168,7 @@ def sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def write_rejects(path: Path, refused: Sequence[Refused]) -> None:
+def write_refused(path: Path, refused: Sequence[Refused]) -> None:
     """{"name", "reason"} a line; the file appears whole or not at all."""
     lines = [json.dumps({"name": r.name, "reason": r.reason}) + "\n" for r in refused]
     write_whole(path, "".join(lines).encode())

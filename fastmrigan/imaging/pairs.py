@@ -1,36 +1,51 @@
-"""Registered twins: which file of one contrast belongs to which of the other."""
+"""What belongs to a file: its registered twin of another contrast, and its label map."""
 
 from __future__ import annotations
 
 import csv
+import glob
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fastmrigan.errors import UsageError
-from fastmrigan.imaging.walker import Refused, Walk, keep_regular, stem, walk
+from fastmrigan.imaging.walker import Refused, Walk, keep_regular, stem
+
+Named = tuple[str, Path]  # a name to show and to match by, and where the file is
 
 
 @dataclass(frozen=True)
 class Job:
-    """One file to prepare, and its twin in a paired set."""
+    """One file to prepare, its twin in a paired set, and its label map."""
 
     name: str  # relative to the source folder
     path: Path
-    twin: tuple[str, Path] | None = None  # name and path
+    twin: Named | None = None
+    label_map: Named | None = None
+    size: int = 0  # bytes of all of them
+    stamp: str = ""  # changes where one of them does: sizes and times
+
+    @property
+    def files(self) -> list[Named]:
+        """The file itself, then its twin and its label map where it has them."""
+        return [(self.name, self.path), *(each for each in (self.twin, self.label_map) if each)]
 
 
-def pair_folder(source: Walk, targets: Path) -> tuple[list[Job], list[Refused]]:
+def pair_folder(
+    sources: Sequence[Named], found: Walk, targets: Path
+) -> tuple[list[Job], list[Refused]]:
     """Pairs files whose relative names without extension are equal in two folders.
 
-    Files left without a twin, or with several, are refused by name.
+    found: what a walk through the folder `targets` found. Files left without a twin, or with
+    several, are refused by name.
     """
-    found = walk(targets)
-    twins: dict[str, list[tuple[str, Path]]] = defaultdict(list)
+    twins: dict[str, list[Named]] = defaultdict(list)
     for name, path in found.files:
         twins[stem(name)].append((name, path))
     jobs, refused = [], list(found.refused)
-    for name, path in source.files:
+    for name, path in sources:
         match twins.get(stem(name), []):
             case [twin]:
                 jobs.append(Job(name, path, twin))
@@ -39,7 +54,7 @@ def pair_folder(source: Walk, targets: Path) -> tuple[list[Job], list[Refused]]:
             case several:
                 names = ", ".join(other for other, _ in several)
                 refused.append(Refused(name, f"has several twins in {targets}: {names}"))
-    wanted = {stem(name) for name, _ in source.files}
+    wanted = {stem(name) for name, _ in sources}
     for name, _ in found.files:
         if stem(name) not in wanted:
             refused.append(Refused(name, "a target without a source of the same name"))
@@ -79,3 +94,59 @@ def pair_table(root: Path, table: Path) -> tuple[list[Job], list[Refused]]:
         if not sides.refused:
             jobs.append(Job(*sides.files[0], twin=sides.files[1]))
     return jobs, refused
+
+
+@dataclass(frozen=True)
+class LabelMaps:
+    """Which label maps belong to which files."""
+
+    wanted: str  # as asked for
+    of: dict[str, list[Named]]  # by a file's name; none, one or (which is refused) several
+    refused: list[Refused]
+    inside: frozenset[str]  # names in the source that are label maps and no images
+
+    def attach(self, jobs: Sequence[Job]) -> tuple[list[Job], list[Refused]]:
+        """The jobs with their label maps; those without one, or with several, are refused."""
+        kept, refused = [], list(self.refused)
+        for job in jobs:
+            match self.of.get(job.name, []):
+                case [own]:
+                    kept.append(replace(job, label_map=own))
+                case []:
+                    refused.append(Refused(job.name, f"has no label map in {self.wanted}"))
+                case several:
+                    names = ", ".join(name for name, _ in several)
+                    refused.append(Refused(job.name, f"has several label maps: {names}"))
+        return kept, refused
+
+
+def find_label_maps(wanted: str, files: Sequence[Named], found: Walk | None) -> LabelMaps:
+    """wanted: a folder, whose files share the images' relative names without extension; or a
+    pattern of names in the source, where {folder} and {stem} are the image's and * is anything.
+
+    found: what a walk through the folder found. Raises UsageError where `wanted` is neither.
+    """
+    of: dict[str, list[Named]] = {}
+    if found is not None:
+        by_stem: dict[str, list[Named]] = defaultdict(list)
+        for file in found.files:
+            by_stem[stem(file[0])].append(file)
+        of = {name: by_stem[stem(name)] for name, _ in files}
+        return LabelMaps(wanted, of, found.refused, frozenset())
+    if not any(mark in wanted for mark in ("{folder}", "{stem}")):
+        raise UsageError(
+            f"--label-maps {wanted}: no such folder, and no pattern with {{folder}} or {{stem}}, "
+            "such as '{folder}/seg.nii.gz' or '{folder}/{stem}_seg.nii.gz'"
+        )
+    by_folder: dict[str, list[Named]] = defaultdict(list)
+    for file in files:
+        by_folder[file[0].rpartition("/")[0]].append(file)
+    for name, _ in files:
+        folder, _, base = name.rpartition("/")
+        filled = wanted.replace("{folder}", glob.escape(folder))
+        filled = filled.replace("{stem}", glob.escape(stem(base))).lstrip("/")
+        parent = filled.rpartition("/")[0]
+        beside = files if glob.has_magic(parent) else by_folder[parent]
+        of[name] = [each for each in beside if each[0] != name and fnmatchcase(each[0], filled)]
+    inside = frozenset(name for maps in of.values() for name, _ in maps)
+    return LabelMaps(wanted, of, [], inside)

@@ -1,43 +1,41 @@
-"""A folder of images to a prepared data set: read, check, grade, square, group, split, write."""
+"""A folder of images to a prepared data set: the order of the work, and how it is interrupted.
+
+collect: which files · units: what belongs together · decode, stack, squares: pixels to graded
+squares · journal: what is finished · describe: groups, split, index · output: where it goes.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
+import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import numpy as np
 
-from fastmrigan import __version__
-from fastmrigan.errors import InputRejected, UsageError
-from fastmrigan.imaging import output
+from fastmrigan import _core
+from fastmrigan.errors import InputRejected, Interrupted, UsageError
+from fastmrigan.imaging import output, quarantine
+from fastmrigan.imaging.collect import find, jobs_of, request_of
 from fastmrigan.imaging.contact_sheet import contact_sheet, write_png
-from fastmrigan.imaging.dataset import (
-    DatasetInfo,
-    Float32,
-    SliceGrading,
-    SliceRecord,
-    SliceWriter,
-    SplitInfo,
-    fingerprint,
-    write_info,
-)
-from fastmrigan.imaging.duplicates import digest, exact_groups, near_groups, thumbnail
-from fastmrigan.imaging.geometry import fit_square
-from fastmrigan.imaging.grading import Grading, GradingRule, grade, measure
-from fastmrigan.imaging.nifti import brain_shares
+from fastmrigan.imaging.dataset import DatasetInfo, write_info
+from fastmrigan.imaging.decode import patience, work
+from fastmrigan.imaging.describe import Described, describe
+from fastmrigan.imaging.journal import Entry, Journal
 from fastmrigan.imaging.options import PrepareOptions
-from fastmrigan.imaging.pairs import Job, pair_folder, pair_table
+from fastmrigan.imaging.pairs import Job
+from fastmrigan.imaging.pool import DecodePool
 from fastmrigan.imaging.quantise import to_float
-from fastmrigan.imaging.readers import ReadImage, read
-from fastmrigan.imaging.split import Side, Ties, split
-from fastmrigan.imaging.walker import Refused, Walk, walk
+from fastmrigan.imaging.squares import Squares
+from fastmrigan.imaging.stack import square_series
+from fastmrigan.imaging.units import Plan, Unit, plan
+from fastmrigan.imaging.walker import Refused
+from fastmrigan.interrupt import StopSignal
 from fastmrigan.progress import Progress
+
+Task = tuple[str, tuple[Any, ...]]  # name and arguments of `decode.work`
 
 
 @dataclass(frozen=True)
@@ -46,239 +44,186 @@ class Prepared:
 
     info: DatasetInfo
     refused: list[Refused]
+    quarantined: list[Refused]  # DICOM that may have text in its pixels
     ignored: Counter[str]  # files that are no images, by extension
     empty: int  # slices of volumes with too little brain
+    elsewhere: int  # slices of another plane than the one asked for
     split_reason: str
     nameless: int  # slices of unknown patients
+    warnings: list[str]  # what went wrong beside the files, such as dcm2niix
 
 
 @dataclass
-class Collected:
-    """What is known of the slices written so far; all lists run alongside the slices."""
+class Run:
+    """One run of `prepare`: what may stop it, and what it has refused so far."""
 
-    jobs: list[Job] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)  # relative name, and slice number of a volume
-    patients: list[tuple[str, str] | None] = field(default_factory=list)  # never written
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    modes: list[str] = field(default_factory=list)
-    gradings: list[Grading] = field(default_factory=list)
-    target_gradings: list[Grading] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
-    thumbnails: list[Float32] = field(default_factory=list)
-    empty: int = 0
+    options: PrepareOptions
+    stop: StopSignal
+    pool: DecodePool[Any]
+    done: int = 0  # files, of
+    total: int = 0
+    refused: list[Refused] = field(default_factory=list)
+
+    def pause(self) -> None:
+        """Raises Interrupted where Ctrl-C or SIGTERM has come since."""
+        if not self.stop.stopped:
+            return
+        kept = f" with {self.done:,} of {self.total:,} files kept" if self.total else ""
+        raise Interrupted(f"interrupted{kept}; the same command does what is missing")
+
+    def look(self, tasks: Iterable[Task]) -> Iterator[Any]:
+        """Runs tasks of `decode.work` in the pool, in order."""
+        for result in self.pool.run(tasks):
+            self.pause()
+            yield result
 
 
 def prepare(source: Path, out: Path, options: PrepareOptions) -> Prepared:
-    """Makes the prepared data set `out` of a folder or one file.
+    """Makes the prepared data set `out` of a folder, an archive, a DICOMDIR or one file.
 
-    Raises UsageError for options, folders without images and outputs that cannot be used;
-    InputRejected where every file was refused (rejects.jsonl is written all the same).
+    An interrupted run, or one that was killed, goes on where it stopped when it is called again
+    with the same arguments; the bytes are those of a run without a break. Raises UsageError for
+    options, folders without images and outputs that cannot be used; Interrupted; InputRejected
+    where every file was refused or quarantined (both lists are written all the same).
     """
     options.check()
+    _core.isa()  # an instruction set that does not exist ends the run here, not each file
     out = out.absolute()
-    found, jobs, refused = find_jobs(source, options)
-    request = request_of(jobs, options)
-    before = output.existing(out, request, force=options.force)
-    with output.making(out) as folder:
-        collected = Collected()
-        writers = [SliceWriter(folder / "slices.npy", options.size)]
-        if options.pairs is not None:
-            writers.append(SliceWriter(folder / "targets.npy", options.size))
-        with Progress("prepare", len(jobs), "files") as progress:
-            for job in jobs:
-                try:
-                    add(job, collected, writers, options)
-                except Refused as error:
-                    refused.append(error)
-                progress.advance()
-        for writer in writers:
-            writer.close()
-        if not collected.keys:
-            reject_all(out, refused)
-        info, reason = describe(folder, collected, options, request)
-        if before is not None and before.fingerprint != info.fingerprint and not options.force:
+    found = find(source, options)
+    request = request_of(found, options)
+    pool = DecodePool(work, workers=options.workers, seconds=patience)
+    with StopSignal() as stop, output.making(out) as making, pool:
+        before = output.existing(out, request, force=options.force)
+        run = Run(options, stop, pool)
+        scratch = making.folder / "unpacked"
+        shutil.rmtree(scratch, ignore_errors=True)
+        jobs, run.refused = jobs_of(found, options, scratch, run.pause)
+        planned = plan(jobs, options, run.look, run.pause)
+        run.refused += planned.refused
+        making.begun = True
+        journal = Journal(making.folder, request, options)
+        entries = square_all(planned.units, journal, run)
+        run.refused += [each for entry in entries for each in entry.refused]
+        elsewhere = planned.elsewhere + sum(entry.elsewhere for entry in entries)
+        if not any(entry.facts for entry in entries):
+            reject_all(out, run.refused, planned.quarantined, elsewhere, options)
+        thumbnails = np.load(journal.thumbnails, mmap_mode="r")
+        told = describe(
+            making.folder, planned.units, entries, options, request, thumbnails, run.pause
+        )
+        if before is not None and before.fingerprint != told.info.fingerprint and not options.force:
             raise UsageError(
                 f"--out {out}: holds a data set made from other bytes under the same names; name "
                 "another folder or add --force to replace it"
             )
-        output.write_rejects(folder / "rejects.jsonl", refused)
-        write_sheet(folder, options)
-        write_info(folder, info)
-        output.publish(folder, out)
-    nameless = collected.patients.count(None)
-    return Prepared(info, refused, found.ignored, collected.empty, reason, nameless)
+        del thumbnails
+        finish(making.folder, out, told, planned, run)
+        journal.remove()
+        shutil.rmtree(scratch, ignore_errors=True)
+        output.publish(making.folder, out)
+    return Prepared(
+        told.info,
+        run.refused,
+        planned.quarantined,
+        found.images.ignored,
+        sum(entry.empty for entry in entries),
+        elsewhere,
+        told.split_reason,
+        told.nameless,
+        planned.warnings,
+    )
 
 
-def find_jobs(source: Path, options: PrepareOptions) -> tuple[Walk, list[Job], list[Refused]]:
-    """The files to read and those refused already. Raises UsageError where there are none."""
-    if not source.exists():
-        raise UsageError(f"{source}: no such file or folder")
-    pairs = options.pairs
-    if pairs is not None and not pairs.exists():
-        raise UsageError(f"--pairs {pairs}: no such file or folder")
-    found = Walk()
-    if pairs is not None and pairs.is_file():
-        jobs, refused = pair_table(source, pairs)
-    else:
-        found = walk(source)
-        if pairs is None:
-            jobs, refused = [Job(name, path) for name, path in found.files], []
-        else:
-            jobs, refused = pair_folder(found, pairs)
-    refused = found.refused + refused
-    if not jobs and not refused:
-        ignored = f" ({sum(found.ignored.values()):,} other files)" if found.ignored else ""
-        raise UsageError(f"{source}: no images in this folder{ignored}")
-    pattern = options.group_pattern
-    if pattern is not None and jobs and not any(re.search(pattern, job.name) for job in jobs):
-        raise UsageError(f"--group-pattern {pattern}: matches no name, e.g. {jobs[0].name}")
-    return found, jobs, refused
-
-
-def request_of(jobs: Sequence[Job], options: PrepareOptions) -> str:
-    """sha256 over the options and the names and sizes of all files: what was asked for."""
-    asked = asdict(options) | {"pairs": options.pairs is not None}
-    del asked["force"]
-    total = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
-    for job in jobs:
-        for name, path in ((job.name, job.path), *((job.twin,) if job.twin else ())):
-            total.update(f"{path.stat().st_size} {name}\n".encode("utf-8", "surrogateescape"))
-    return total.hexdigest()
-
-
-def add(
-    job: Job, collected: Collected, writers: Sequence[SliceWriter], options: PrepareOptions
-) -> None:
-    """Reads one file (and its twin) and writes its slices. Raises Refused."""
-    image, grading = read_graded(job.path, job.name, options.rule())
-    sides = [(image, grading)]
-    if job.twin is not None:
-        name, path = job.twin
-        try:
-            twin = read_graded(path, name, options.rule())
-        except Refused as error:
-            raise Refused(job.name, f"its twin {error}") from error
-        if twin[0].slices.shape != image.slices.shape:
-            raise Refused(
-                job.name,
-                f"{shape(image)}, but its twin {name} is {shape(twin[0])}; twins are registered",
-            )
-        sides.append(twin)
-
-    kept = np.arange(len(image.slices))
-    if image.volume:
-        kept = np.flatnonzero(brain_shares(image.slices) > options.min_brain)
-        collected.empty += len(image.slices) - len(kept)
-        if kept.size == 0:
-            raise Refused(job.name, f"no slice has more than {options.min_brain:.0%} brain")
-    for z in kept.tolist():
-        raw = image.slices[z]  # [H, W]
-        fitted = [fit_square(grade(i.slices[z], g), options.size) for i, g in sides]
-        for writer, x in zip(writers, fitted, strict=True):
-            writer.append(x)
-        collected.jobs.append(job)
-        collected.keys.append(f"{job.name}#{z}" if image.volume else job.name)
-        collected.patients.append(patient_of(job.name, image, options.group_pattern))
-        collected.sizes.append((raw.shape[0], raw.shape[1]))
-        collected.modes.append(image.mode)
-        collected.gradings.append(grading)
-        collected.target_gradings += [g for _, g in sides[1:]]
-        collected.digests.append(digest(raw))
-        collected.thumbnails.append(thumbnail(fitted[0]))
-
-
-def read_graded(path: Path, name: str, rule: GradingRule) -> tuple[ReadImage, Grading]:
-    """One file and the one range of all its slices: a volume is graded as a whole."""
-    image = read(path, name)
+def square_all(units: Sequence[Unit], journal: Journal, run: Run) -> list[Entry]:
+    """Decodes all units that an earlier run did not finish; the entries of all, in order."""
+    entries = journal.resume([unit.key for unit in units])
+    rest = units[len(entries) :]
+    run.total = sum(len(unit.jobs) for unit in units)
+    run.done = run.total - sum(len(unit.jobs) for unit in rest)
     try:
-        return image, measure(image.slices, rule)
-    except ValueError as error:
-        raise Refused(name, str(error)) from error
+        with Progress("prepare", run.total, "files", start=run.done) as progress:
+            results = counted(rest, progress, run)
+            for unit in rest:
+                squares, refused = square_unit(unit, results, run)
+                entries.append(journal.append(unit.key, squares, refused))
+                run.done += len(unit.jobs)
+    except BaseException:
+        journal.abandon()
+        raise
+    journal.close()
+    return entries
 
 
-def shape(image: ReadImage) -> str:
-    count, height, width = image.slices.shape
-    return f"{width}x{height} pixels" + (f" x {count} slices" if image.volume else "")
+def counted(units: Sequence[Unit], progress: Progress, run: Run) -> Iterator[Any]:
+    """The results of all tasks of the units, in order; tells the time left by bytes, since a volume
+    takes longer than a picture.
+    """
+    whole = left = sum(unit.size for unit in units)
+    jobs = [(job, task) for unit in units for job, task in tasks_of(unit, run.options)]
+    last: Job | None = None
+    for (job, _), result in zip(jobs, run.look(task for _, task in jobs), strict=True):
+        if job is not last:  # a pair is decoded in one task or in two, and counts once
+            left -= job.size
+            rate = max(whole - left, 1) / progress.seconds
+            progress.advance(seconds_left=left / rate)
+            last = job
+        yield result
 
 
-def patient_of(name: str, image: ReadImage, pattern: str | None) -> tuple[str, str] | None:
-    """Who a slice shows, as far as is known: a pattern comes before what the file itself says."""
-    match = re.search(pattern, name) if pattern is not None else None
-    if match is not None and match[1] is not None:
-        return "pattern", match[1]
-    if image.patient is not None:
-        return "file", image.patient
-    return ("volume", name) if image.volume else None
+def tasks_of(unit: Unit, options: PrepareOptions) -> Iterator[tuple[Job, Task]]:
+    """The pool's tasks for one unit: one for each of its files that is decoded by itself."""
+    if not unit.frames:
+        (job,) = unit.jobs
+        yield job, (job.name, ("square", job.size, job, options))
+        return
+    convert = options.rgb == "convert"
+    for job in unit.jobs:
+        for name, path in job.files:
+            yield job, (name, ("frames", job.size, path, name, convert))
 
 
-def describe(
-    folder: Path, collected: Collected, options: PrepareOptions, request: str
-) -> tuple[DatasetInfo, str]:
-    """Groups, splits, writes index.jsonl and returns what dataset.json will say."""
-    numbers: dict[tuple[str, str], str] = {}
-    for patient in collected.patients:
-        if patient is not None:
-            numbers.setdefault(patient, f"patient-{len(numbers) + 1:04}")
-    groups = [None if patient is None else numbers[patient] for patient in collected.patients]
-    thumbnails = np.array(collected.thumbnails)  # [N, 1024]
-    exact, near = exact_groups(collected.digests), near_groups(thumbnails, groups)
-    by, reason, sides = split(
-        Ties(groups, exact, near, thumbnails), options.split, options.test_fraction, options.seed
-    )
-    targets: Sequence[Grading | None] = collected.target_gradings or [None] * len(groups)
-    labels: Counter[str] = Counter()
-    with (folder / "index.jsonl").open("w", encoding="utf-8") as file:
-        for i, key in enumerate(collected.keys):
-            target = targets[i]
-            record = SliceRecord(
-                index=i,
-                source=hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:16],
-                label=label_of(collected.jobs[i].name, options.label),
-                source_size=collected.sizes[i],
-                mode=collected.modes[i],
-                group=groups[i],
-                exact_group=exact[i],
-                near_group=near[i],
-                split=sides[i],
-                grading=SliceGrading(**asdict(collected.gradings[i])),
-                target_grading=None if target is None else SliceGrading(**asdict(target)),
-            )
-            labels[record.label] += 1
-            file.write(record.model_dump_json() + "\n")
-    paired = options.pairs is not None
-    info = DatasetInfo(
-        count=len(groups),
-        size=(options.size, options.size),
-        grading=options.rule().as_dict(),
-        labels=dict(sorted(labels.items())),
-        split=SplitInfo(
-            by=by,
-            seed=options.seed,
-            test_fraction=options.test_fraction,
-            counts={side: sides.count(side) for side in get_args(Side) if side in sides},
-        ),
-        contrast=options.contrast,
-        target_contrast=options.target_contrast if paired else None,
-        paired=paired,
-        request=request,
-        fingerprint=fingerprint(folder, paired=paired),
-        version=__version__,
-    )
-    return info, reason
+def square_unit(
+    unit: Unit, results: Iterator[Any], run: Run
+) -> tuple[Squares | None, list[Refused]]:
+    """What the results of a unit's tasks come to: its squares, if any, and what was refused."""
+    if unit.frames:
+        return square_series(unit, results, run.options)
+    result = next(results)
+    return (None, [result]) if isinstance(result, Refused) else (result, [])
 
 
-def label_of(name: str, label: str | None) -> str:
-    """The given label, else the name of the folder that holds the file, else empty."""
-    if label is not None:
-        return label
-    folder = name.rpartition("/")[0].rpartition("/")[2]
-    return folder.encode("utf-8", "backslashreplace").decode()
+def finish(folder: Path, out: Path, told: Described, planned: Plan, run: Run) -> None:
+    """Writes all that stands beside the arrays; dataset.json, which makes it a set, last."""
+    output.write_refused(folder / "rejects.jsonl", run.refused)
+    if planned.quarantined:
+        output.write_refused(folder / "quarantine.jsonl", planned.quarantined)
+    write_sheet(folder, run.options)
+    run.pause()
+    write_info(folder, told.info)
 
 
-def reject_all(out: Path, refused: Sequence[Refused]) -> None:
-    """Writes rejects.jsonl and raises InputRejected naming the first file and its fact."""
+def reject_all(
+    out: Path,
+    refused: Sequence[Refused],
+    quarantined: Sequence[Refused],
+    elsewhere: int,
+    options: PrepareOptions,
+) -> None:
+    """Writes rejects.jsonl and quarantine.jsonl; raises InputRejected with the first fact."""
     out.mkdir(exist_ok=True)
-    output.write_rejects(out / "rejects.jsonl", refused)
+    output.write_refused(out / "rejects.jsonl", refused)
+    if quarantined:
+        output.write_refused(out / "quarantine.jsonl", quarantined)
+    if quarantined and not refused:
+        raise InputRejected(
+            f"{quarantined[0].name}: all that could be used is quarantined: "
+            f"{quarantine.remedy(quarantined)} (see {out / 'quarantine.jsonl'})"
+        )
+    if not refused:
+        raise InputRejected(
+            f"--plane {options.plane}: all {elsewhere:,} slices lie in other planes, or in none "
+            "that is known; use --plane any"
+        )
     more = f" (and {len(refused) - 1:,} more, see {out / 'rejects.jsonl'})" if refused[1:] else ""
     raise InputRejected(f"{refused[0]}{more}")
 

@@ -40,7 +40,7 @@ class ReadImage:
 
 
 def read(path: Path, name: str) -> ReadImage:
-    """Reads PNG, JPEG or TIFF (grey or colour), single-frame DICOM or 3-D NIfTI.
+    """Reads PNG, JPEG or TIFF (grey or colour), DICOM (every frame) or 3-D NIfTI.
 
     name: what a refusal calls the file. Colour becomes luminance (ITU-R BT.601), transparency is
     laid on black. Raises Refused for a file that cannot be used and MissingDependency where
@@ -55,7 +55,7 @@ def read(path: Path, name: str) -> ReadImage:
         image = decode(path, suffix(name), head)
         check(image.slices)
     except ValueError as error:
-        raise Refused(name, " ".join(printable(str(error)).split())) from error
+        raise Refused(name, printable(" ".join(str(error).split()))) from error
     except MemoryError as error:
         raise Refused(name, "needs more memory to decode than there is") from error
     return image
@@ -87,14 +87,13 @@ def read_picture(path: Path) -> ReadImage:
         try:
             with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as image:
                 check_size(image.height, image.width)
-                pages = getattr(image, "n_frames", 1)
-                if pages != 1:
-                    raise ValueError(f"holds {pages} pages; one image a file is read")
+                if has_pages(image):
+                    raise ValueError("holds several pages; one image a file is read")
                 mode = f"{image.format} {image.mode}"
                 if image.mode.startswith("I") and white_is_zero(image):
                     raise ValueError("a TIFF of more than 8 bits whose zero is white; invert it")
-                upright = ImageOps.exif_transpose(image)
-                return ReadImage(grey(upright)[None], mode)
+                ImageOps.exif_transpose(image, in_place=True)
+                return ReadImage(grey(image)[None], mode)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise ValueError("a decompression bomb (more pixels than any slice has)") from error
         except UnidentifiedImageError as error:
@@ -103,6 +102,17 @@ def read_picture(path: Path) -> ReadImage:
             raise
         except Exception as error:  # Pillow's decoders raise nearly anything on broken data
             raise ValueError(f"a broken image ({type(error).__name__}: {error})") from error
+
+
+def has_pages(image: Image.Image) -> bool:
+    """Whether there is more than one; a TIFF's pages are not counted, which takes long for many."""
+    if not isinstance(image, TiffImageFile):
+        return getattr(image, "n_frames", 1) != 1
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    return True
 
 
 def white_is_zero(image: Image.Image) -> bool:

@@ -33,6 +33,7 @@ class Ties:
     exact: Sequence[int | None]  # [N]
     near: Sequence[int | None]  # [N]
     thumbnails: npt.NDArray[np.float32]  # [N, D] of duplicates.thumbnail
+    mirrors: npt.NDArray[np.float32] | None = None  # [N, D] of duplicates.mirrored
 
 
 def split(ties: Ties, method: str, fraction: float, seed: int) -> tuple[Unit, str, list[Side]]:
@@ -119,7 +120,8 @@ def split_block(ties: Ties, fraction: float, seed: int) -> list[Side]:
     inside[start : start + length] = True
     guard = np.zeros(count, dtype=np.bool_)
     guard[max(0, start - 1) : start + length + 1] = True
-    guard |= near_any(ties.thumbnails, ties.thumbnails[inside])
+    turned = None if ties.mirrors is None else ties.mirrors[inside]
+    guard |= near_any(ties.thumbnails, ties.thumbnails[inside], turned)
     tested = {name for name, test in zip(ties.exact, inside, strict=True) if test} - {None}
     guard |= np.array([name in tested for name in ties.exact], dtype=np.bool_)
     return [

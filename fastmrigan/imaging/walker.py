@@ -13,6 +13,10 @@ from fastmrigan.errors import InputRejected, UsageError
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".ima"))
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
+ARCHIVE_SUFFIXES = frozenset((".zip", ".gz", *TAR_SUFFIXES))
+DICOMDIR = "dicomdir"  # what `suffix` calls the directory file of a DICOM medium
+COMPOUND_SUFFIXES = (".nii.gz", ".tar.gz", ".tar.xz", ".tar.bz2")
 PHANTOM_MAPS = frozenset(("tissue", "tumour_mask"))  # folders beside a phantom's contrasts
 
 
@@ -23,12 +27,16 @@ class Refused(InputRejected):
         super().__init__(f"{printable(name)}: {reason}")
         self.name, self.reason = name, reason
 
+    def __reduce__(self) -> tuple[type[Refused], tuple[str, str]]:
+        return Refused, (self.name, self.reason)  # it comes back from worker processes
+
 
 @dataclass
 class Walk:
     """What a walk found; names are relative to its root, with forward slashes."""
 
     files: list[tuple[str, Path]] = field(default_factory=list)  # to be read, in natural order
+    archives: list[tuple[str, Path]] = field(default_factory=list)  # to be opened, DICOMDIR too
     refused: list[Refused] = field(default_factory=list)  # dead links, pipes, closed folders
     ignored: Counter[str] = field(default_factory=Counter)  # by extension: not images
 
@@ -37,44 +45,80 @@ def walk(root: Path) -> Walk:
     """All image files under a folder (or the one file `root` is), in natural order of name.
 
     Tried are the extensions of known image formats and files without one (DICOM often has none,
-    or ends in a number of its UID); other files are counted. Hidden files and folders are skipped,
-    and so are prepared data sets, whose contact sheets are no slices. Links to files are followed,
-    links to folders are not, so that no loop is ever walked. Raises UsageError for the whole output
-    of `fastmrigan phantom`, whose maps and masks are no slices either.
+    or ends in a number of its UID). Archives, a `.gz` over an image and DICOMDIR files are listed
+    apart: `archives` opens them, and the files a DICOMDIR names may be among `files` already.
+    Other files are counted. Hidden files and folders are skipped, and so are prepared data sets,
+    whose contact sheets are no slices. Links to files are followed, links to folders are not, so
+    that no loop is ever walked. Raises UsageError for the whole output of `fastmrigan phantom`,
+    whose maps and masks are no slices either.
     """
     found = Walk()
     if not root.is_dir():
-        keep_regular(found, root, root.name)
+        keep_regular(found, root, root.name, found.archives if is_archive(root.name) else None)
         return found
-
-    def closed(error: OSError) -> None:
-        name = Path(error.filename).relative_to(root).as_posix()
-        found.refused.append(Refused(name, f"a folder that cannot be read ({error.strerror})"))
-
-    for folder, subfolders, names in os.walk(root, onerror=closed):
-        here = Path(folder)
-        if {"dataset.json", "slices.npy"} <= set(names):
-            found.ignored["prepared data set"] += 1
-            subfolders.clear()
+    folders = [(root, "")]  # still to be walked, with what the names in them begin with
+    while folders:
+        folder, prefix = folders.pop()
+        try:
+            with os.scandir(folder) as listing:
+                entries = list(listing)
+        except OSError as error:
+            reason = f"a folder that cannot be read ({error.strerror})"
+            found.refused.append(Refused(prefix[:-1] or ".", reason))
             continue
-        if "phantom.json" in names and PHANTOM_MAPS & set(subfolders):
-            refuse_phantom(here, set(subfolders) - PHANTOM_MAPS)
-        for name in list(subfolders):
-            if name.startswith("."):
-                subfolders.remove(name)
-            elif (here / name).is_symlink():
-                found.ignored["linked folder"] += 1
-        for name in names:
-            kind = suffix(name)
-            if name.startswith("."):
+        names = {entry.name for entry in entries}
+        if {"dataset.json", "slices.npy"} <= names:
+            found.ignored["prepared data set"] += 1
+            continue
+        subfolders = {entry.name for entry in entries if is_folder(entry)}
+        if "phantom.json" in names and PHANTOM_MAPS & subfolders:
+            refuse_phantom(folder, subfolders - PHANTOM_MAPS)
+        for entry in entries:
+            path, name = folder / entry.name, prefix + entry.name
+            if entry.name.startswith("."):
                 continue
-            if kind and kind not in IMAGE_SUFFIXES and kind not in VOLUME_SUFFIXES:
-                found.ignored[kind] += 1
+            if entry.name not in subfolders:
+                sort_in(found, path, name)
+            elif entry.is_symlink():
+                found.ignored["linked folder"] += 1
             else:
-                keep_regular(found, here / name, (here / name).relative_to(root).as_posix())
+                folders.append((path, name + "/"))
     found.files.sort(key=lambda item: natural(item[0]))
+    found.archives.sort(key=lambda item: natural(item[0]))
     found.refused.sort(key=lambda refused: natural(refused.name))
     return found
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """True for a folder or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def sort_in(found: Walk, path: Path, name: str) -> None:
+    """Puts one file where it belongs."""
+    kind = suffix(name)
+    if is_archive(name):
+        keep_regular(found, path, name, found.archives)
+    elif is_image(kind):
+        keep_regular(found, path, name)
+    else:
+        found.ignored[kind] += 1
+
+
+def is_image(kind: str) -> bool:
+    """Whether files with this extension are tried."""
+    return not kind or kind in IMAGE_SUFFIXES or kind in VOLUME_SUFFIXES
+
+
+def is_archive(name: str) -> bool:
+    """Whether `archives` opens a file of this name: of other `.gz` files nothing is expected."""
+    kind = suffix(name)
+    if kind == ".gz":
+        return is_image(suffix(name[: -len(kind)]))
+    return kind in ARCHIVE_SUFFIXES or kind == DICOMDIR
 
 
 def refuse_phantom(folder: Path, contrasts: set[str]) -> None:
@@ -85,14 +129,17 @@ def refuse_phantom(folder: Path, contrasts: set[str]) -> None:
     )
 
 
-def keep_regular(found: Walk, path: Path, name: str) -> None:
+def keep_regular(
+    found: Walk, path: Path, name: str, kept: list[tuple[str, Path]] | None = None
+) -> None:
+    """Adds a regular file to `kept` (by default found.files), or refuses what it is instead."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
         found.refused.append(Refused(name, f"a link that leads nowhere ({error.strerror})"))
         return
     if stat.S_ISREG(mode):
-        found.files.append((name, path))
+        (found.files if kept is None else kept).append((name, path))
     else:  # opening a pipe would wait for ever
         found.refused.append(Refused(name, "not a regular file"))
 
@@ -100,11 +147,11 @@ def keep_regular(found: Walk, path: Path, name: str) -> None:
 def suffix(name: str) -> str:
     """The extension that tells a file's kind, in lower case; "" for none, or for a number."""
     base = name.rsplit("/", 1)[-1].lower()
-    if base == "dicomdir":
-        return "dicomdir"
-    for volume in reversed(VOLUME_SUFFIXES):
-        if base.endswith(volume):
-            return volume
+    if base == DICOMDIR:
+        return DICOMDIR
+    for compound in COMPOUND_SUFFIXES:
+        if base.endswith(compound):
+            return compound
     tail = PurePosixPath(base).suffix
     return "" if re.fullmatch(r"\.\d*", tail) else tail
 

@@ -6,13 +6,14 @@ nothing here is called FID unless it is FID on the published Inception features.
 
     pairs       similarity, paired
     features    features (random), inception, radiomics; extraction (all, and a network of yours)
-    sets        frechet (moments, overlap, feature_set, nuclear_norm), kid, manifold
+    sets        frechet (moments, overlap, feature_set, nuclear_norm, frechet_range), kid, manifold
     copies      memorisation, neighbours
     classifiers classifier, two_sample, downstream
     intervals   bootstrap
-    evaluation  evaluation; evaluation_inputs, slice_sets, translated, direction, choice
-                measure, measures, spaces, run_measures, classifier_measures
+    evaluation  evaluation; evaluation_inputs, slice_sets, translated, direction, choice, needs
+                measure, measures, distances, spaces, run_measures, classifier_measures
     the page    report, report_tables, report_pictures, nearest, charts, runs_table
+    checks      checks, feature_rows: what callers hand in
 """
 
 from fastmrigan.metrics.frechet import Frechet, frechet, frechet_distance

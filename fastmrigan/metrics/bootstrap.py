@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastmrigan.errors import UsageError
+from fastmrigan.metrics.checks import check_groups, described
 from fastmrigan.metrics.frechet import frechet_distance
 
 BLOCKS = 40  # groups of the jackknife: its error is itself known to about 1 / sqrt(2 * 40) = 11 %
@@ -164,6 +165,9 @@ def wilson(successes: float, count: float, level: float = 0.95) -> tuple[float, 
 
 def _units(rows: Sequence[Rows], groups: Sequence[Groups] | None) -> list[list[Unit]]:
     """For each array its units: single rows, or the rows of each group."""
+    for x in rows:
+        if not isinstance(x, np.ndarray) or x.ndim == 0:
+            raise UsageError(f"interval: expected arrays with rows, got {described(x)}")
     if not rows or any(len(x) == 0 for x in rows):
         raise UsageError(f"interval: expected arrays with rows, got {[len(x) for x in rows]} rows")
     if groups is None:
@@ -176,8 +180,7 @@ def _units(rows: Sequence[Rows], groups: Sequence[Groups] | None) -> list[list[U
 def _units_of(rows: Rows, groups: Groups) -> list[Unit]:
     if groups is None:
         return list(np.arange(len(rows))[:, None])
-    if groups.shape != (len(rows),):
-        raise UsageError(f"interval: {len(rows)} rows, but groups of shape {list(groups.shape)}")
+    check_groups("interval", groups, len(rows))
     _, group = np.unique(groups, return_inverse=True)
     order = np.argsort(group, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)

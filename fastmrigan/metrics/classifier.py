@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmrigan.errors import UsageError
+from fastmrigan.metrics.checks import check_finite, check_slices, check_whole, described
 from fastmrigan.metrics.features import resize_area
 from fastmrigan.progress import Progress
 
@@ -66,7 +68,9 @@ class SliceClassifier(nn.Module):
         if self.rough:
             y = torch.cat([y, resize_area(roughness(x), SIZE)], dim=1)  # [N, 2, 64, 64]
         y = self.blocks(self.stem(y))  # [N, 64, 4, 4]
-        return self.head(torch.cat([y.mean(dim=(2, 3)), y.amax(dim=(2, 3))], dim=1))[:, 0]  # [N]
+        both = torch.cat([y.mean(dim=(2, 3)), y.amax(dim=(2, 3))], dim=1)  # [N, 128]
+        logits: Tensor = self.head(both)[:, 0]  # [N]
+        return logits
 
     def probability(self, slices: Float32, *, batch: int = 256) -> Float32:
         """Of the class labelled True, of slices float32 [N, H, W] in [-1, 1]: float32 [N]."""
@@ -124,6 +128,7 @@ def train_tumour_classifier(
     network on the same machine. Raises UsageError where a class is missing.
     """
     check_labelled(slices, tumour)
+    check_whole("tumour classifier: seed", seed, 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = TumourClassifier()
@@ -147,10 +152,14 @@ def fit(
     Each batch is half True and half False. regrade: whether brightness is changed at random, so
     that it cannot decide; `label` names the work in its progress.
     """
+    check_whole(f"{label}: steps", steps, 1)
+    check_whole(f"{label}: batch", batch, 2)
     draws = np.random.default_rng(seed)
     classes = [np.flatnonzero(labels), np.flatnonzero(~labels)]
     target = torch.cat([torch.ones(batch // 2), torch.zeros(batch // 2)])  # [batch]
-    network.train().to(memory_format=torch.channels_last)
+    network.train()
+    layout: dict[str, Any] = {"memory_format": torch.channels_last}  # as torch does not declare it
+    network.to(**layout)
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
     with Progress(label, steps, "steps") as progress:
@@ -159,7 +168,7 @@ def fit(
             chosen = _augmented(slices[rows], draws, regrade)
             loss = F.binary_cross_entropy_with_logits(network(_as_batch(chosen)), target)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
             progress.advance(note=f"loss {loss.item():.3f}")
@@ -183,11 +192,13 @@ def _as_batch(slices: Float32) -> Tensor:
 
 
 def check_labelled(slices: Float32, tumour: Labels, what: str = "tumour classifier") -> None:
-    """UsageError, which begins with `what`, but for slices [N, H, W], bool labels [N] of both."""
-    if slices.ndim != 3 or tumour.shape != slices.shape[:1] or tumour.dtype != np.bool_:
+    """UsageError, which begins with `what`, but for float32 slices and bool labels of both."""
+    check_slices(what, slices)
+    check_finite(what, slices)
+    wanted = isinstance(tumour, np.ndarray) and tumour.dtype == np.bool_
+    if not wanted or tumour.shape != (len(slices),):
         raise UsageError(
-            f"{what}: expected slices [N, H, W] and bool labels [N], "
-            f"got {list(slices.shape)} and {tumour.dtype} {list(tumour.shape)}"
+            f"{what}: expected labels as bool [{len(slices)}], one a slice, got {described(tumour)}"
         )
     if tumour.all() or not tumour.any():
         raise UsageError(

@@ -44,12 +44,19 @@ def two_sample_measures(
             0.5,
             share=True,
             interval=found.interval,
+            over=f"{found.held_out_count:,} slices kept from its training, half of them real",
         )
     ]
 
 
-def tumour_measures(labelled: SliceSet, tumour: Labels, made: SliceSet, seed: int) -> list[Measure]:
-    """The share of synthetic slices that a classifier of labelled ones [N, H, W] calls tumour."""
+def tumour_measures(
+    labelled: SliceSet, tumour: Labels, made: SliceSet, seed: int, variety: str
+) -> list[Measure]:
+    """The share of synthetic slices that a classifier of labelled ones [N, H, W] calls tumour.
+
+    variety: how unlike each other they are, which stands beside it: one slice made over and over
+    may be called tumour every time.
+    """
     train, test = ~labelled.held_out, labelled.held_out
     need_test(labelled)
     network = train_tumour_classifier(labelled.slices[train], tumour[train], seed=seed)
@@ -69,6 +76,7 @@ def tumour_measures(labelled: SliceSet, tumour: Labels, made: SliceSet, seed: in
             share=True,
             interval=wilson(called, len(made.slices)),
             section="tumours",
+            remark=variety,
         ),
         Measure(
             "classifier_accuracy",
@@ -81,6 +89,7 @@ def tumour_measures(labelled: SliceSet, tumour: Labels, made: SliceSet, seed: in
             share=True,
             interval=wilson(score.accuracy * asked, asked),
             section="tumours",
+            over=f"{asked:,} held-out real slices",
         ),
     ]
 
@@ -128,6 +137,7 @@ def utility_measures(
         f"All are tested on the same {found.tumour} tumour and {found.normal} normal held-out real "
         f"slices; means of {found.seeds} networks."
     )
+    over = f"{found.tumour + found.normal:,} held-out real slices"
     measures = [
         Measure(
             f"utility_{key}",
@@ -140,6 +150,7 @@ def utility_measures(
             share=True,
             interval=arm.balanced_interval,
             section="tumours",
+            over=over,
         )
         for key, arm, name, text in arms
     ]
@@ -157,6 +168,7 @@ def utility_measures(
             share=True,
             interval=gain.interval,
             section="tumours",
+            over=over,
         )
     )
     return measures

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fastmrigan.errors import UsageError
 from fastmrigan.metrics.bootstrap import interval
+from fastmrigan.metrics.checks import Groups, check_finite, check_groups, check_slices, check_whole
 from fastmrigan.metrics.classifier import check_labelled, train_tumour_classifier
 
 SEEDS = 3  # classifiers of each kind
@@ -25,7 +26,6 @@ DRAWS = 1000  # of the bootstrap over test slices
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.float64]
-Groups = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,8 @@ def tumour_utility(
     Raises UsageError where a class or the synthetic slices are missing, or sizes differ.
     """
     _check(real_slices, real_tumour, synthetic_tumour, test_slices, test_tumour, test_groups)
+    check_whole("tumour_utility: seed", seed, 0)
+    check_whole("tumour_utility: seeds", seeds, 1)
     normal = real_slices[~real_tumour]
     arms = {
         "real": (real_slices[real_tumour],),
@@ -172,15 +174,13 @@ def _check(
         ("test", test_slices, test_tumour),
     ):
         check_labelled(slices, labels, f"tumour_utility, {name} set")
-    sizes = [slices.shape[1:] for slices in (real_slices, synthetic_tumour, test_slices)]
-    if len(synthetic_tumour) == 0 or len(set(sizes)) > 1:
+    check_slices("tumour_utility, synthetic slices", synthetic_tumour, fewest=1)
+    check_finite("tumour_utility, synthetic slices", synthetic_tumour)
+    sizes = [list(x.shape[1:]) for x in (real_slices, synthetic_tumour, test_slices)]
+    if sizes != [sizes[0]] * 3:
         raise UsageError(
-            "tumour_utility: expected synthetic slices of the real ones' size, got "
-            f"{list(synthetic_tumour.shape)} beside {list(sizes[0])} (real) and {list(sizes[2])} "
-            "(test)"
+            "tumour_utility: expected slices of one size, got {} (real), {} (synthetic) and {} "
+            "(test)".format(*sizes)
         )
-    if test_groups is not None and test_groups.shape != test_tumour.shape:
-        raise UsageError(
-            f"tumour_utility: {len(test_tumour)} test slices, but groups of shape "
-            f"{list(test_groups.shape)}"
-        )
+    if test_groups is not None:
+        check_groups("tumour_utility, test set", test_groups, len(test_slices))

@@ -15,10 +15,15 @@ import torch
 import fastmrigan
 from fastmrigan.errors import InputRejected, UsageError
 from fastmrigan.metrics.direction import Direction, direction_of
-from fastmrigan.metrics.extraction import FeatureNetwork, inception_network, onnx_network
+from fastmrigan.metrics.extraction import (
+    FeatureNetwork,
+    check_precision,
+    inception_network,
+    onnx_network,
+)
 from fastmrigan.metrics.features import DIMENSION, FEATURES_SEED, FEATURES_VERSION
 from fastmrigan.metrics.inception import ENVIRONMENT
-from fastmrigan.metrics.slice_sets import SliceSet, read_labelled, read_slice_set
+from fastmrigan.metrics.slice_sets import SliceSet, need_folder, read_labelled, read_slice_set
 from fastmrigan.training.checkpoint import LoadedGenerator, load_generator
 from fastmrigan.training.logging import read_metrics
 
@@ -65,17 +70,37 @@ class Inputs:
         return self.asked.label if self.asked.label is not None else self.direction.label
 
 
+def check_asked(asked: Asked) -> None:
+    """UsageError for options that are wrong by themselves; reads no slices."""
+    check_precision(asked.inception_precision, "--inception-precision")
+    wanted = "give the folder of a prepared dataset"
+    for option, path, remedy in (
+        ("--real", asked.real, f"{wanted} or of generated slices"),
+        ("--synthetic", asked.synthetic, "give the --out of `fastmrigan synth` or `translate`"),
+        ("--run", asked.run, "give the --out of `fastmrigan train`"),
+        ("--classifier-data", asked.classifier_data, wanted),
+    ):
+        if path is not None:
+            need_folder(path, remedy, option)
+    if (asked.synthetic / "dataset.json").is_file():
+        raise UsageError(
+            f"{asked.synthetic}: a prepared dataset, which holds real slices; give --synthetic the "
+            "--out of `fastmrigan synth`"
+        )
+    if asked.real.resolve() == asked.synthetic.resolve():
+        raise UsageError(
+            f"--real and --synthetic are the same folder, {asked.real}: every distance of a set to "
+            "itself is 0 and says nothing; give two"
+        )
+
+
 def read_inputs(asked: Asked, chosen: frozenset[str]) -> Inputs:
     """Reads and checks all of it; networks only where one of the measures `chosen` needs them.
 
     Raises UsageError for sets too small or of different sizes, InputRejected for damaged ones,
     ModelRefused for weights, checkpoints or model files that must not be used.
     """
-    if (asked.synthetic / "dataset.json").is_file():
-        raise UsageError(
-            f"{asked.synthetic}: a prepared dataset, which holds real slices; give --synthetic the "
-            "--out of `fastmrigan synth`"
-        )
+    check_asked(asked)
     run = asked.run
     trained = None if run is None else load_generator(run)
     curves = [] if run is None else read_curves(run / "metrics.jsonl")

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,17 +28,18 @@ from torch import Tensor
 from fastmrigan.errors import ModelRefused, UsageError
 from fastmrigan.imaging.quantise import to_uint8
 from fastmrigan.metrics import features, inception, radiomics
+from fastmrigan.metrics.checks import check_slices
 from fastmrigan.metrics.feature_graph import face_of, read_graph
 from fastmrigan.metrics.frechet import frechet_distance
 from fastmrigan.metrics.inception_onnx import to_onnx
 from fastmrigan.progress import Progress
 from fastmrigan.runtime.backends import BackendOptions, choose, open_backend
 from fastmrigan.runtime.backends.base import reason
-from fastmrigan.runtime.model_file import ModelFile
 
 BATCH = 16  # slices a call on the CPU: benchmarks/fid.py --batches shows what others take
 CUDA_BATCH = 64
 DRIFT_SLICES = 64  # on which bf16 is held against fp32
+PRECISIONS = ("fp32", "bf16")
 
 Float32 = npt.NDArray[np.float32]
 Prepare = Callable[[Float32], Float32]  # slices [n, H, W] to a network's input [n, C, h, w]
@@ -71,11 +72,7 @@ class FeatureNetwork:
 
     def __call__(self, slices: Float32, *, label: str = "features", shown: bool = True) -> Float32:
         """Raises UsageError for other shapes or types, ModelRefused where the network fails."""
-        if slices.ndim != 3 or slices.dtype != np.float32 or min(slices.shape[1:]) < 1:
-            raise UsageError(
-                f"{self.name}: expected slices as float32 [N, H, W], "
-                f"got {slices.dtype} {list(slices.shape)}"
-            )
+        check_slices(self.name, slices)
         return self.extract(slices, label=label, shown=shown)
 
 
@@ -128,8 +125,7 @@ def of_inception(
     batch: int | None = None,
 ) -> FeatureNetwork:
     """`inception_network` of a network at hand, in eval mode; `name` says which."""
-    if precision not in ("fp32", "bf16"):
-        raise UsageError(f"precision {precision!r}: features are computed in fp32 or bf16")
+    check_precision(precision)
     facts = {
         "input": "256 grey levels, replicated to three channels, bilinear to 299x299",
         **({"weights sha256": sha256} if sha256 else {}),
@@ -165,6 +161,14 @@ def of_inception(
         return rows
 
     return FeatureNetwork(f"{name}, in bf16", inception.DIMENSION, with_drift, facts)
+
+
+def check_precision(precision: object, option: str = "precision") -> None:
+    """UsageError for what features cannot be computed in; `option` names it in the message."""
+    if precision not in PRECISIONS:
+        raise UsageError(
+            f"{option} {precision!r}: features are computed in {' or '.join(PRECISIONS)}"
+        )
 
 
 def drift(exact: Float32, rows: Float32) -> str:
@@ -285,14 +289,12 @@ class TorchRun:
 
 @dataclass(frozen=True)
 class Graph:
-    """What an engine reads of a ModelFile, for graphs that are no model files of ours.
-
-    Its metadata matters to an engine only where the precision is auto, which it never is here.
-    """
+    """A graph that is no model file of ours, as the runtime's engines read one."""
 
     path: Path
     data: bytes
+    parity: dict[str, Any] = field(default_factory=dict)  # nothing was measured of it
 
 
 def open_graph(graph: Graph, backend: str, batch: int, precision: str) -> Runs:
-    return open_backend(cast(ModelFile, graph), backend, BackendOptions(batch, precision))
+    return open_backend(graph, backend, BackendOptions(batch, precision))

@@ -45,7 +45,7 @@ class FeatureSet:
 
     @cached_property
     def moments(self) -> Moments:
-        return Moments().take(self.features)
+        return Moments().add(self.features)  # whatever its squares: `frechet` looks at them
 
     @cached_property
     def mean(self) -> Tensor:  # [d]

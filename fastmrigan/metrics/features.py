@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastmrigan.errors import UsageError
+from fastmrigan.metrics.checks import check_slices
 from fastmrigan.progress import Progress
 
 FEATURES_VERSION = 1  # raised whenever a weight, a layer or the pooling changes
@@ -44,11 +44,7 @@ def random_features(slices: Float32, *, label: str = "features", shown: bool = T
     Row i depends on slice i alone. `shown` false keeps its progress to itself, for callers that
     have one of their own. Raises UsageError for another shape or type.
     """
-    if slices.ndim != 3 or slices.dtype != np.float32 or min(slices.shape[1:]) < 16:
-        raise UsageError(
-            f"random_features: expected float32 [N, H, W] of at least 16x16 pixels, "
-            f"got {slices.dtype} {list(slices.shape)}"
-        )
+    check_slices("random_features", slices, side=16)
     rows = np.empty((len(slices), DIMENSION), np.float32)
     batch = max(1, BATCH_PIXELS // (slices.shape[1] * slices.shape[2]))
     progress = Progress(label, len(slices), "slices", shown=shown)

@@ -23,11 +23,14 @@ From rows the result is within 1e-8 of the exact value, and within 1e-10 (tr S1 
 traces up to 1e5 and beside what float64 leaves of means far from zero; 1e-13 of the traces is what
 is seen. From moments of rank-deficient sets it may be off by 1e-4 for traces of 1e3, because of a
 zero eigenvalue a covariance keeps no more than the square of that. `error_bound` says how far.
+
+Features whose squares, or the squares of those, float64 cannot hold (below 1e-50 or above 1e50)
+are divided by a power of two first, and `method` says so; a distance that float64 itself cannot
+hold is refused.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -39,6 +42,8 @@ from fastmrigan.metrics.moments import Moments
 
 if TYPE_CHECKING:
     import torch
+
+    from fastmrigan.metrics.feature_set import FeatureSet
 
 Rows: TypeAlias = Union["npt.NDArray[np.floating[Any]]", "torch.Tensor"]
 Features: TypeAlias = Rows | Moments
@@ -67,10 +72,11 @@ def frechet(a: Features, b: Features) -> Frechet:
 
     a, b: float [N, d] with N >= 2, all finite, NumPy arrays or tensors, or `Moments` of at least
     two rows; N may differ. Tensors on a CUDA device are measured there, and both must be on it.
-    Raises UsageError where a set has another shape, fewer than two rows, or NaN or inf.
+    Raises UsageError where a set has another shape, fewer than two rows, or NaN or inf, and where
+    the distance is beyond float64.
     """
-    from fastmrigan.metrics.feature_set import EPS, ROUNDING, FeatureSet
-    from fastmrigan.metrics.overlap import overlap_of
+    from fastmrigan.metrics.feature_set import FeatureSet
+    from fastmrigan.metrics.frechet_range import in_range, near_one, scaled_back
 
     first, second = FeatureSet("first", a), FeatureSet("second", b)
     if first.dimension != second.dimension:
@@ -82,12 +88,26 @@ def frechet(a: Features, b: Features) -> Frechet:
         raise UsageError(
             f"frechet: the sets must be on one device, got {first.device} and {second.device}"
         )
-    traces = first.trace + second.trace
-    if not math.isfinite(traces):
-        raise UsageError("frechet: the squares of the features overflow float64; scale both sets")
-    overlap = overlap_of(first, second)
+    if in_range(first.trace + second.trace + squared_gap(first, second)):
+        return measured(first, second)
+    found = near_one(first, second)
+    if found is None:
+        return Frechet(0.0, 0.0, 0.0, "all rows of both sets are the same", 0.0)
+    return scaled_back(measured(*found[:2]), found[2])
+
+
+def squared_gap(first: FeatureSet, second: FeatureSet) -> float:
     gap = first.mean - second.mean  # [d]
-    mean_part = float(gap @ gap)
+    return float(gap @ gap)
+
+
+def measured(first: FeatureSet, second: FeatureSet) -> Frechet:
+    """Of sets whose squares float64 holds."""
+    from fastmrigan.metrics.feature_set import EPS, ROUNDING
+    from fastmrigan.metrics.overlap import overlap_of
+
+    traces, mean_part = first.trace + second.trace, squared_gap(first, second)
+    overlap = overlap_of(first, second)
     covariance_part = max(0.0, traces - 2 * overlap.value)  # below zero by round-off alone
     means = 2 * mean_part**0.5 * float(first.mean.norm() + second.mean.norm())
     error = 2 * overlap.error + ROUNDING * EPS * (traces + means)

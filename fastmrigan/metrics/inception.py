@@ -230,6 +230,8 @@ def find_weights(path: Path | None) -> Path:
             raise UsageError(f"FID needs Inception's published weights: {REMEDY}")
         path = Path(os.environ[ENVIRONMENT])
         named = f"{ENVIRONMENT}={path}"
+    if path.is_dir():
+        raise UsageError(f"{named}: is a folder, and the weights are a file; {REMEDY}")
     if not path.is_file():
         raise UsageError(f"{named}: no such file; {REMEDY}")
     return path

@@ -19,7 +19,7 @@ more, and the kernel of two rows is computed once however many subsets hold them
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,18 +27,20 @@ import torch
 from torch import Tensor
 
 from fastmrigan.errors import UsageError
+from fastmrigan.metrics.checks import check_whole
+from fastmrigan.metrics.feature_rows import checked_pair
 
 BLOCK = 256  # rows and columns of the kernel matrix at a time, 0.5 MB
 
-Features = npt.NDArray[np.floating]
+Features = npt.NDArray[np.floating[Any]]
 
 
 def kid(a: Features, b: Features) -> float:
     """KID of feature sets a [N1, d] and b [N2, d], over all their rows; 0 is best.
 
-    Floats, all finite, N1 and N2 >= 2. Raises UsageError for anything else.
+    Floats on the CPU, all finite, N1 and N2 >= 2. Raises UsageError for anything else.
     """
-    _check("kid", a, b)
+    a, b = _checked("kid", a, b)
     return float(u_statistics(a, b, *(np.ones((1, len(x)), bool) for x in (a, b)))[0])
 
 
@@ -50,11 +52,13 @@ def kid_subsets(
     Each of the `subsets` draws `size` rows of a [N1, d] and as many of b [N2, d], without
     repetition. Raises UsageError as `kid` does, and where a set has fewer than `size` rows.
     """
-    _check("kid_subsets", a, b)
-    if subsets < 1 or not 2 <= size <= min(len(a), len(b)):
+    a, b = _checked("kid_subsets", a, b)
+    for name, value, least in (("subsets", subsets, 1), ("size", size, 2), ("seed", seed, 0)):
+        check_whole(f"kid_subsets: {name}", value, least)
+    if size > min(len(a), len(b)):
         raise UsageError(
             f"kid_subsets: {subsets} subsets of {size} rows from sets of {len(a)} and {len(b)}; "
-            "take at least 1 subset of 2 rows up to the smaller set, or kid(), which uses all rows"
+            "take subsets of the smaller set at most, or kid(), which uses all rows"
         )
     draws = np.random.default_rng(seed)
     chosen = [np.zeros((subsets, len(x)), bool) for x in (a, b)]
@@ -128,21 +132,10 @@ def _blocks(count: int) -> list[slice]:
     return [slice(first, min(first + BLOCK, count)) for first in range(0, count, BLOCK)]
 
 
-def _check(name: str, a: Features, b: Features) -> None:
-    for side, x in (("first", a), ("second", b)):
-        if x.ndim != 2 or x.shape[1] == 0 or x.dtype.kind != "f":
-            raise UsageError(
-                f"{name}: expected the {side} set as floats [N, d], got {x.dtype} {list(x.shape)}"
-            )
-        if len(x) < 2:
-            raise UsageError(f"{name}: the {side} set has {len(x)} rows, pairs need at least 2")
-        if not np.isfinite(x).all():
-            row = int(np.argmin(np.isfinite(x).all(axis=1)))
-            raise UsageError(f"{name}: the {side} set has NaN or infinity in row {row}")
+def _checked(name: str, a: Any, b: Any) -> list[Features]:
+    sets = {"first": a, "second": b}
+    found = checked_pair(name, sets, 2, "pairs need")
+    for side, x in zip(sets, found, strict=True):
         if float(np.abs(x).max()) > 1e15:  # float32 products would overflow
             raise UsageError(f"{name}: the {side} set has values above 1e15; scale both sets down")
-    if a.shape[1] != b.shape[1]:
-        raise UsageError(
-            f"{name}: the sets must have the same number of features, "
-            f"got {a.shape[1]} and {b.shape[1]}"
-        )
+    return found

@@ -14,18 +14,20 @@ outlier with a huge ball lifts precision or recall, and hardly moves them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastmrigan.errors import UsageError
+from fastmrigan.metrics.checks import check_whole
+from fastmrigan.metrics.feature_rows import checked_pair
 
 BLOCK_ENTRIES = 4_000_000  # of the distance matrix at a time, 32 MB
 
-Features = npt.NDArray[np.floating]
+Features = npt.NDArray[np.floating[Any]]
+Float64 = npt.NDArray[np.float64]
 
 
 class Manifold(NamedTuple):
@@ -40,13 +42,13 @@ class Manifold(NamedTuple):
 def precision_recall_density_coverage(real: Features, made: Features, k: int = 5) -> Manifold:
     """The four figures of made features [M, d] against real features [N, d].
 
-    Floats, all finite, N and M > k. Euclidean distances in float64, in blocks of rows, so that
-    memory grows with N + M alone. Raises UsageError for anything else.
+    Floats on the CPU, all finite, N and M > k. Euclidean distances in float64, in blocks of rows,
+    so that memory grows with N + M alone. Raises UsageError for anything else.
     """
-    _check(real, made, k)
-    # Distances do not change with the origin; near the data they lose the fewest digits.
-    origin = real.mean(axis=0, dtype=np.float64)
-    x, y = (torch.from_numpy(rows.astype(np.float64) - origin) for rows in (real, made))
+    name = "precision_recall_density_coverage"
+    check_whole(f"{name}: k", k, 1)
+    sets = {"real": real, "made": made}
+    x, y = _near_one(*checked_pair(name, sets, k + 1, f"{k} neighbours need"))
     radius_x, radius_y = _radii(x, k), _radii(y, k)  # [N], [M], squared
 
     precise, dense = 0, 0
@@ -65,6 +67,24 @@ def precision_recall_density_coverage(real: Features, made: Features, k: int = 5
         density=dense / (k * len(y)),
         coverage=float((nearest < radius_x).double().mean()),
     )
+
+
+def _near_one(real: Features, made: Features) -> tuple[Tensor, Tensor]:
+    """Both sets in float64, moved and scaled alike, to values of about one.
+
+    None of the four figures changes with the origin or the scale. Near the data distances lose
+    the fewest digits, and near one no square overflows or vanishes.
+    """
+    x, y = _divided(real.astype(np.float64), made.astype(np.float64))
+    origin = x.mean(axis=0)
+    x, y = _divided(x - origin, y - origin)
+    return torch.from_numpy(x), torch.from_numpy(y)
+
+
+def _divided(x: Float64, y: Float64) -> tuple[Float64, Float64]:
+    """By one power of two, which is exact; the largest value is then between 1/2 and 1."""
+    exponent = np.frexp(max(np.abs(x).max(), np.abs(y).max()))[1]
+    return np.ldexp(x, -exponent), np.ldexp(y, -exponent)
 
 
 def _radii(x: Tensor, k: int) -> Tensor:
@@ -86,26 +106,3 @@ def _squared(x: Tensor, y: Tensor) -> Tensor:
 def _blocks(count: int, columns: int) -> list[slice]:
     step = max(1, BLOCK_ENTRIES // columns)
     return [slice(first, first + step) for first in range(0, count, step)]
-
-
-def _check(real: Features, made: Features, k: int) -> None:
-    name = "precision_recall_density_coverage"
-    if k < 1:
-        raise UsageError(f"{name}: k must be at least 1, got {k}")
-    for side, x in (("real", real), ("made", made)):
-        if x.ndim != 2 or x.shape[1] == 0 or x.dtype.kind != "f":
-            raise UsageError(
-                f"{name}: expected the {side} set as floats [N, d], got {x.dtype} {list(x.shape)}"
-            )
-        if len(x) <= k:
-            raise UsageError(
-                f"{name}: the {side} set has {len(x)} rows, {k} neighbours need at least {k + 1}"
-            )
-        if not np.isfinite(x).all():
-            row = int(np.argmin(np.isfinite(x).all(axis=1)))
-            raise UsageError(f"{name}: the {side} set has NaN or infinity in row {row}")
-    if real.shape[1] != made.shape[1]:
-        raise UsageError(
-            f"{name}: the sets must have the same number of features, "
-            f"got {real.shape[1]} and {made.shape[1]}"
-        )

@@ -21,3 +21,5 @@ class Measure:
     share: bool = False  # a share of slices, shown in per cent
     interval: tuple[float, float] | None = None  # of 95 %
     section: str = "sets"  # what it stands under on the page: of report_tables.SECTIONS, or pairs
+    over: str = ""  # which slices it was taken over, for "over …"
+    remark: str = ""  # what must stand beside the value wherever it is shown

@@ -12,6 +12,7 @@ from fastmrigan.metrics.neighbours import nearest_real
 from fastmrigan.metrics.similarity import ssim
 
 PAIRS = 500  # random pairs behind the diversity figure
+COLLAPSED = 0.5  # of the real slices' variety: a generator with less is said to repeat itself
 
 Float32 = npt.NDArray[np.float32]
 
@@ -24,16 +25,49 @@ def diversity(real: Float32, made: Float32, seed: int) -> Measure:
         first = draws.integers(0, len(slices), PAIRS)
         second = (first + draws.integers(1, len(slices), PAIRS)) % len(slices)  # never itself
         found.append(np.asarray(ssim(slices[first], slices[second], data_range=2.0)))  # [PAIRS]
+    value, usual = float(found[1].mean()), float(found[0].mean())
     return Measure(
         "pair_ssim",
         "likeness to each other",
-        float(found[1].mean()),
+        value,
         "near reference",
         f"Mean SSIM of {PAIRS} random pairs of synthetic slices; the reference is the same among "
         "real slices. Far above it, the generator repeats itself; far below, it makes noise.",
-        float(found[0].mean()),
+        usual,
         interval=interval(np.mean, found[1], seed=seed),
+        remark="Far above: the generator repeats itself." if collapsed(value, usual) else "",
     )
+
+
+def variety(likeness: float, usual: float) -> float:
+    """How unlike each other synthetic slices are, as a share of how unlike real ones are."""
+    return (1 - likeness) / (1 - usual) if usual < 1 else 1.0  # real slices that are all one
+
+
+def collapsed(likeness: float, usual: float) -> bool:
+    return variety(likeness, usual) < COLLAPSED
+
+
+def variety_remark(likeness: Measure) -> str:
+    """What stands beside a share of slices; `likeness` is what `diversity` returned."""
+    assert likeness.reference is not None
+    text = f"Variety: {100 * variety(likeness.value, likeness.reference):.0f} % of the real slices'"
+    if collapsed(likeness.value, likeness.reference):
+        return f"{text}. The generator repeats itself: this share says little."
+    return f"{text}."
+
+
+def collapse_warnings(likeness: Measure) -> list[str]:
+    """For the head of the report, where a generator repeats itself."""
+    assert likeness.reference is not None
+    if not collapsed(likeness.value, likeness.reference):
+        return []
+    return [
+        "The synthetic slices are far more like each other than real ones are (mean SSIM of random "
+        f"pairs {likeness.value:.2f}, of real ones {likeness.reference:.2f}): the generator "
+        "repeats itself. Shares of slices, such as those called tumour, and precision and density "
+        "count each repetition."
+    ]
 
 
 def copying(made: Float32, train: Float32, held_out: Float32, seed: int) -> Measure:

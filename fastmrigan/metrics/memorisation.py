@@ -18,7 +18,7 @@ blurred beyond recognition escape.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +27,10 @@ import torch
 from torch import Tensor
 
 from fastmrigan.errors import UsageError
+from fastmrigan.metrics.checks import check_slices
 from fastmrigan.metrics.features import resize_area
-from fastmrigan.metrics.neighbours import Aligned, nearest_aligned, unit_rows
+from fastmrigan.metrics.neighbours import Aligned, AlignedSearch, joined, unit_rows
+from fastmrigan.progress import Progress
 
 SIZE = 64  # pixels a side, at most, at which slices are compared
 FEWEST_HELD_OUT = 20  # slices from which the threshold can be told
@@ -42,7 +44,6 @@ GRADED = 256  # training slices, at most, that the common grading is taken from
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 Features = Callable[[Float32], Float32]
-Search = Callable[[Float32], Aligned]  # of slices [K, H, W] among the training slices
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Copies:
     threshold: float  # of the score
     mirrored: Bool  # [N], whether left and right had to be exchanged
     held_out_score: Float32  # [M], the score of each held-out slice
+    poses: tuple[Aligned, Aligned]  # how held-out and synthetic slices lie, found by pixels
 
     @property
     def share(self) -> float:
@@ -64,7 +66,13 @@ class Copies:
 
 
 def find_copies(
-    made: Float32, train: Float32, held_out: Float32, *, features: Features | None = None
+    made: Float32,
+    train: Float32,
+    held_out: Float32,
+    *,
+    features: Features | None = None,
+    pixels: Copies | None = None,
+    shown: bool = True,
 ) -> Copies:
     """Searches the training slice that each synthetic slice is most like.
 
@@ -76,21 +84,30 @@ def find_copies(
     features of the re-graded slices, each laid as the pixel search found it to fit best.
     That is the weaker test: with random features 1 or 2 in 100 slices that are no copies were
     flagged on phantoms, and noisy copies missed; pixels decide, features are a second opinion.
+    pixels: what the search by pixels found for the same slices, so that it is not done again.
     The threshold lies 3 robust standard deviations above the median held-out score (in Fisher's
     z). Held-out slices of a head that is also in `train` raise it and hide copies.
-    Raises UsageError for other shapes, or too few slices.
+    `shown` false keeps its progress to itself. Raises UsageError for other shapes, or too few
+    slices.
     """
     for name, slices, fewest in (
-        ("synthetic", made, 0),
         ("training", train, 1),
+        ("synthetic", made, 0),
         ("held-out", held_out, FEWEST_HELD_OUT),
     ):
-        _check(name, slices, fewest, train.shape[1:])
+        _check(name, slices, fewest, train)
     grading = _common_grading(train)
-    search = (
-        _by_pixels(train, grading) if features is None else _by_features(train, grading, features)
+    poses = (
+        _by_pixels(train, (held_out, made), grading, shown=shown)
+        if pixels is None
+        else pixels.poses
     )
-    reference, found = search(held_out).correlation, search(made)
+    usual_ones, found = poses
+    if features is not None:
+        usual_ones, found = _by_features(
+            train, (held_out, made), poses, grading, features, shown=shown
+        )
+    reference = usual_ones.correlation
     threshold = _threshold(reference)
     usual = float(np.median(_distance(reference)))
     return Copies(
@@ -101,39 +118,67 @@ def find_copies(
         threshold=threshold,
         mirrored=found.mirrored,
         held_out_score=reference,
+        poses=poses,
     )
 
 
-def _by_pixels(train: Float32, grading: Float32) -> Search:
-    def prepared(slices: Float32) -> Float32:
-        return _in_blocks(lambda part: _detail(_graded(part, grading)), slices)  # [K, S, S]
+def _by_pixels(
+    train: Float32, sides: tuple[Float32, Float32], grading: Float32, *, shown: bool
+) -> tuple[Aligned, Aligned]:
+    """The nearest training slice of each slice of both sides, and how it lies."""
 
-    ours = prepared(train)  # [T, S, S]
+    def prepared(part: Float32) -> Float32:
+        return _detail(_graded(part, grading))  # [<= BLOCK, S, S]
 
-    return lambda slices: nearest_aligned(prepared(slices), ours)
+    search = AlignedSearch(np.concatenate([prepared(part) for part in _blocks(train)]))
+    with Progress("copies by pixels", sum(map(len, sides)), "slices", shown=shown) as progress:
+
+        def nearest(part: Float32) -> Aligned:
+            found = search(prepared(part))
+            progress.advance(len(part))
+            return found
+
+        held_out, made = (joined([nearest(part) for part in _blocks(slices)]) for slices in sides)
+    return held_out, made
 
 
-def _by_features(train: Float32, grading: Float32, features: Features) -> Search:
-    ours = _in_blocks(lambda part: features(_graded(part, grading)), train)  # [T, d]
-    mean, spread = ours.mean(axis=0), ours.std(axis=0)  # [d]
-    scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0).astype(np.float32)
+def _by_features(
+    train: Float32,
+    sides: tuple[Float32, Float32],
+    poses: tuple[Aligned, Aligned],
+    grading: Float32,
+    features: Features,
+    *,
+    shown: bool,
+) -> tuple[Aligned, Aligned]:
+    """The training slice whose features each slice, laid as `poses` say, is most like."""
+    count = len(train) + sum(map(len, sides))
+    with Progress("copies by features", count, "slices", shown=shown) as progress:
 
-    def rows(of: Float32) -> Tensor:
-        return unit_rows(torch.from_numpy((of - mean) * scale))  # [K, d]
+        def seen(slices: Float32) -> Float32:
+            rows = []
+            for part in _blocks(slices):
+                rows.append(features(_graded(part, grading)))  # [<= BLOCK, d]
+                progress.advance(len(part))
+            return np.concatenate(rows)
 
-    references = rows(ours)  # [T, d]
-    by_pixels = _by_pixels(train, grading)
+        ours = seen(train)  # [T, d]
+        mean, spread = ours.mean(axis=0), ours.std(axis=0)  # [d]
+        scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0).astype(np.float32)
 
-    def search(slices: Float32) -> Aligned:
-        pose = by_pixels(slices)
-        laid = _laid(slices, pose)  # [K, H, W]
-        queries = rows(_in_blocks(lambda part: features(_graded(part, grading)), laid))  # [K, d]
-        best = [(part @ references.T).max(dim=1) for part in queries.split(1024)]
-        score = torch.cat([x.values for x in best]).clamp(-1, 1).numpy()
-        index = torch.cat([x.indices for x in best]).numpy()
-        return Aligned(index, score, pose.mirrored, pose.moved)
+        def unit(rows: Float32) -> Tensor:
+            return unit_rows(torch.from_numpy((rows - mean) * scale))  # [K, d]
 
-    return search
+        references = unit(ours)  # [T, d]
+
+        def search(slices: Float32, pose: Aligned) -> Aligned:
+            queries = unit(seen(_laid(slices, pose)))  # [K, d]
+            best = [(part @ references.T).max(dim=1) for part in torch.split(queries, 1024)]
+            score = torch.cat([x.values for x in best]).clamp(-1, 1).numpy()
+            index = torch.cat([x.indices for x in best]).numpy()
+            return Aligned(index, score, pose.mirrored, pose.moved)
+
+        return search(sides[0], poses[0]), search(sides[1], poses[1])
 
 
 def _laid(slices: Float32, pose: Aligned) -> Float32:
@@ -148,10 +193,10 @@ def _laid(slices: Float32, pose: Aligned) -> Float32:
     return laid
 
 
-def _in_blocks(make: Callable[[Float32], Float32], slices: Float32) -> Float32:
-    """make(slices), at most BLOCK slices at a time, so that large slices are never held twice."""
-    firsts = range(0, max(1, len(slices)), BLOCK)
-    return np.concatenate([make(slices[first : first + BLOCK]) for first in firsts])
+def _blocks(slices: Float32) -> Iterator[Float32]:
+    """At most BLOCK slices at a time, so that large slices are never held twice; at least one."""
+    for first in range(0, max(1, len(slices)), BLOCK):
+        yield slices[first : first + BLOCK]
 
 
 def _common_grading(train: Float32) -> Float32:
@@ -162,7 +207,8 @@ def _common_grading(train: Float32) -> Float32:
     some = train[:: -(-len(train) // GRADED)]
     ordered = np.sort(some.reshape(len(some), -1), axis=1)
     places = ((np.arange(QUANTILES) + 0.5) / QUANTILES * ordered.shape[1]).astype(np.int64)
-    return ordered[:, places].mean(axis=0)
+    grading: Float32 = ordered[:, places].mean(axis=0)
+    return grading
 
 
 def _graded(slices: Float32, grading: Float32) -> Float32:
@@ -225,18 +271,15 @@ def _threshold(reference: Float32) -> float:
     return float(np.tanh(centre + SPREADS * spread))
 
 
-def _check(name: str, slices: Float32, fewest: int, size: tuple[int, ...]) -> None:
-    if slices.ndim != 3 or slices.dtype != np.float32 or min(slices.shape[1:]) < 16:
-        raise UsageError(
-            f"find_copies: expected the {name} slices as float32 [N, H, W] of at least 16x16 "
-            f"pixels, got {slices.dtype} {list(slices.shape)}"
-        )
+def _check(name: str, slices: Float32, fewest: int, train: Float32) -> None:
+    check_slices(f"find_copies, {name} slices", slices, side=16)
+    size = train.shape[1:]
     if slices.shape[1:] != size:
         raise UsageError(
             f"find_copies: the {name} slices are {slices.shape[1]}x{slices.shape[2]}, the training "
             f"slices {size[0]}x{size[1]}; prepare and generate both at the same size"
         )
-    if len(slices) and not np.abs(slices).max() <= 1 + 1e-3:  # NaN too
+    if len(slices) and not max(slices.max(), -slices.min()) <= 1 + 1e-3:  # NaN too
         raise UsageError(
             f"find_copies: the {name} slices have values outside [-1, 1], or NaN; grade them so"
         )

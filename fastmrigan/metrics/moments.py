@@ -11,7 +11,10 @@ are kept as the statistics pytorch-fid reads and writes: .npz with `mu` [d] and 
 from __future__ import annotations
 
 import io
+import math
+import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +24,7 @@ import numpy.typing as npt
 from fastmrigan import _core
 from fastmrigan.errors import InputRejected, UsageError
 from fastmrigan.files import write_whole
+from fastmrigan.metrics.checks import check_whole, described
 from fastmrigan.metrics.feature_rows import checked_rows
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ Array = npt.NDArray[np.float64]
 
 FIRST_ROWS = 256  # rows whose mean is the shift
 CHUNK_ROWS = 8192  # rows of a tensor or array that are converted at a time, where they must be
+UNDERFLOW = 1e-290  # a sum of squares below it has lost digits, and below 1e-308 itself
 
 
 class Moments:
@@ -57,12 +62,16 @@ class Moments:
         features: float32 or float64 (float16 and bfloat16 are widened to float32), a NumPy array
         or a tensor; tensors on a CUDA device are summed there. Raises UsageError for another
         shape, type, dimension or device than those before, and for NaN or infinity, with nothing
-        taken in.
+        taken in. Raises it too where float64 cannot hold the squares of what the rows differ by
+        (above 1e150, or all below 1e-145), and what was summed until then is lost.
         """
-        return self.take(checked_rows(features, "moments: the features"))
+        rows = checked_rows(features, "moments: the features")
+        self.add(rows)
+        self._check_squares(lambda: bool((rows != rows[:1]).any()))
+        return self
 
-    def take(self, rows: Any) -> Moments:
-        """`update` with what `checked_rows` returned."""
+    def add(self, rows: Any) -> Moments:
+        """`update` with what `checked_rows` returned, whatever becomes of its squares."""
         if self.count is None:
             raise UsageError("moments: loaded statistics without a count take no further rows")
         if len(rows) == 0:
@@ -83,6 +92,8 @@ class Moments:
 
         Both counts must be known, and the dimensions equal where both have rows.
         """
+        if not isinstance(other, Moments):
+            raise UsageError(f"moments: expected Moments to merge, got {type(other).__name__}")
         if self.count is None or other.count is None:
             raise UsageError("moments: statistics without a count cannot be merged")
         if other.count == 0:
@@ -100,13 +111,15 @@ class Moments:
         n, m = self.count, other.count
         mine, theirs = self._sums / n, sums / m  # means, each about its own shift
         gap = (shift - self._shift) + (theirs - mine)  # theirs - mine [d]
-        self._products -= np.multiply.outer(self._sums, mine)
-        self._products += products
-        self._products -= np.multiply.outer(sums, theirs)
-        self._products += np.multiply.outer(gap * (n * m / (n + m)), gap)
+        with np.errstate(over="ignore"):  # `_check_squares` says so
+            self._products -= np.multiply.outer(self._sums, mine)
+            self._products += products
+            self._products -= np.multiply.outer(sums, theirs)
+            self._products += np.multiply.outer(gap * (n * m / (n + m)), gap)
         self._shift = self._shift + mine + gap * (m / (n + m))  # the mean of all
         self._sums = np.zeros_like(mine)
         self.count = n + m
+        self._check_squares(lambda: bool(gap.any()))
         return self
 
     def merge_ranks(self, group: Any = None) -> Moments:
@@ -144,7 +157,8 @@ class Moments:
         self._require(1)
         if self.count is None:
             return _host(self._shift).copy()
-        return _host(self._shift) + _host(self._sums) / self.count
+        with np.errstate(all="ignore"):  # of `add`, whose sums may have gone over
+            return _host(self._shift) + _host(self._sums) / self.count
 
     @property
     def covariance(self) -> Array:
@@ -182,14 +196,22 @@ class Moments:
         return 2 if self.count is None else self.count
 
     def save(self, path: Path | str) -> None:
-        """Writes .npz with `mu`, `sigma` and, as pytorch-fid ignores, `count`."""
+        """Writes .npz with `mu`, `sigma` and, as pytorch-fid ignores, `count`.
+
+        Raises UsageError where it cannot be written, DiskFull where there is no room.
+        """
         path = _npz(path)
         content = {"mu": self.mean, "sigma": self.covariance}
         if self.count is not None:
             content["count"] = np.array(self.count, np.int64)
         buffer = io.BytesIO()
         np.savez(buffer, **content)  # type: ignore[arg-type]
-        write_whole(path, buffer.getbuffer())
+        try:
+            write_whole(path, buffer.getbuffer())
+        except FileNotFoundError as error:
+            raise UsageError(f"{path}: there is no folder {path.parent}; make it first") from error
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
 
     @classmethod
     def load(cls, path: Path | str) -> Moments:
@@ -217,7 +239,7 @@ class Moments:
     @classmethod
     def of_statistics(cls, mu: npt.ArrayLike, sigma: npt.ArrayLike, count: Any = None) -> Moments:
         """Moments with this mean [d] and covariance [d, d]; count, where known, at least 2."""
-        mean, covariance = np.asarray(mu, np.float64), np.asarray(sigma, np.float64)
+        mean, covariance = _numbers("mu", mu), _numbers("sigma", sigma)
         d = mean.size
         if mean.ndim != 1 or d == 0 or covariance.shape != (d, d):
             raise UsageError(
@@ -234,10 +256,11 @@ class Moments:
                 "moments: sigma is no covariance: it must be symmetric, its diagonal not negative"
             )
         found = cls()
+        if count is not None:
+            count = count.item() if isinstance(count, np.ndarray) and count.ndim == 0 else count
+            check_whole("moments: the count", count, 2)
         found.count, found.dimension = None if count is None else int(count), d
-        if found.count is not None and found.count < 2:
-            raise UsageError(f"moments: expected a count of at least 2, got {found.count}")
-        found._shift, found._sums = mean.copy(), np.zeros(d)
+        found._shift, found._sums = mean, np.zeros(d)
         found._products = covariance * (1 if found.count is None else found.count - 1)
         return found
 
@@ -261,7 +284,8 @@ class Moments:
                 "FASTMRIGAN_CUDA=ON"
             )
         if isinstance(rows, np.ndarray):
-            shift = rows[:FIRST_ROWS].mean(axis=0, dtype=np.float64)
+            with np.errstate(over="ignore"):  # `_check_squares` says so
+                shift = rows[:FIRST_ROWS].mean(axis=0, dtype=np.float64)
             sums, products = np.zeros(d), np.zeros((d, d))
         else:
             shift = rows[:FIRST_ROWS].double().mean(dim=0)
@@ -296,6 +320,16 @@ class Moments:
                 torch.cuda.current_stream().cuda_stream,
             )
 
+    def _check_squares(self, differ: Callable[[], bool]) -> None:
+        """UsageError where the squares went over, or under though the rows `differ`."""
+        if self._products is None:
+            return
+        trace = float(self._products.diagonal().sum())
+        if not math.isfinite(trace):
+            raise UsageError("moments: the squares of the features overflow float64; scale them")
+        if trace < UNDERFLOW and differ():
+            raise UsageError("moments: the squares of the features underflow float64; scale them")
+
     def _to_host(self) -> None:
         self._shift, self._sums, self._products = (
             _host(x) for x in (self._shift, self._sums, self._products)
@@ -318,7 +352,20 @@ def _host(x: Any) -> Array:
     return x if isinstance(x, np.ndarray) else x.cpu().numpy()
 
 
+def _numbers(name: str, given: npt.ArrayLike) -> Array:
+    """A float64 array of its own."""
+    try:
+        array = np.asarray(given)
+    except ValueError as error:  # lists of different lengths
+        raise UsageError(f"moments: {name} is no array of numbers ({error})") from error
+    if array.dtype.kind not in "buif":
+        raise UsageError(f"moments: {name} must hold real numbers, got {described(array)}")
+    return array.astype(np.float64)
+
+
 def _npz(path: Path | str) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"moments: expected the path of an .npz file, got {described(path)}")
     path = Path(path)
     if path.suffix != ".npz":
         raise UsageError(f"{path}: reference statistics are .npz files")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fastmrigan.errors import UsageError
@@ -15,6 +16,7 @@ from fastmrigan.metrics.features import resize_area
 COMPARE_SIZE = 32  # pixels a side at which slices are compared: layout counts, noise does not
 SHIFT = 3  # pixels a slice may have been moved, in any direction, and still be aligned
 SHORTLIST = 6  # slices that are like a query at half size, and are compared at full size
+FLAT = 1e-4  # the length of a row, less its mean, up to which it is constant and like nothing
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -60,7 +62,7 @@ def nearest_real(queries: Float32, real: Float32, *, block: int = 1024) -> Neigh
     return Neighbours(index, best.clip(-1, 1))
 
 
-def nearest_aligned(queries: Float32, real: Float32, *, block: int = 64) -> Aligned:
+def nearest_aligned(queries: Float32, real: Float32, *, block: int = 128) -> Aligned:
     """The nearest real slice of each query by correlation, mirrored or not, shifted up to 3 pixels.
 
     queries: float32 [M, S, S]; real: float32 [N, S, S], N >= 1, S >= 16 and even; any range.
@@ -69,38 +71,89 @@ def nearest_aligned(queries: Float32, real: Float32, *, block: int = 64) -> Alig
     whole ones of a larger slice become. Only what overlaps is compared, so it does not matter what
     a shift brought in at the edge.
     """
-    if len(real) == 0:
-        raise UsageError("nearest_aligned: there are no real slices to search")
-    slices = torch.from_numpy(np.ascontiguousarray(real))  # [N, S, S]
-    coarse_rows = _window(_half(slices), SHIFT // 2, 0, 0)  # [N, (S / 2 - 2)²]
-    fine_rows = _window(slices, SHIFT, 0, 0)  # [N, (S - 6)²]
-    shortlist = min(SHORTLIST, len(real))
-    shifts = torch.tensor(_shifts(SHIFT))  # [49, 2]
-    found = []
-    for first in range(0, len(queries), block):
-        rows = torch.from_numpy(np.ascontiguousarray(queries[first : first + block]))  # [B, S, S]
-        both = torch.cat([rows, rows.flip(-1)])  # [2B, S, S]
-        small = _half(both)  # [2B, S / 2, S / 2]
-        coarse = torch.stack(
-            [_window(small, SHIFT // 2, *by) @ coarse_rows.T for by in _shifts(SHIFT // 2)]
-        ).amax(dim=0)  # [2B, N]
-        likely = coarse.view(2, len(rows), -1).amax(dim=0).topk(shortlist).indices  # [B, K]
-        candidates = fine_rows[likely]  # [B, K, (S - 6)²]
-        poses = [
-            candidates @ _window(both, SHIFT, *by).view(2, len(rows), -1).permute(1, 2, 0)
-            for by in _shifts(SHIFT)
-        ]  # 49 x [B, K, 2]
-        score, place = torch.stack(poses, dim=1).flatten(1).max(dim=1)  # [B], of 49 * K * 2
-        index = likely.gather(1, (place // 2 % shortlist)[:, None])[:, 0]  # [B]
-        moved, mirrored = shifts[place // (2 * shortlist)], place % 2 == 1  # [B, 2], [B]
-        posed = torch.where(mirrored[:, None, None], both[len(rows) :], rows)  # [B, S, S]
-        between = _half_pixels(posed, moved) @ fine_rows[index][:, :, None]  # [B, 8, 1]
-        score = torch.maximum(score, between.amax(dim=(1, 2)))
-        found.append((index, score.clamp(-1, 1), mirrored, moved))
-    if not found:
-        none = np.empty(0, np.int64)
-        return Aligned(none, none.astype(np.float32), none.astype(np.bool_), none.reshape(0, 2))
-    return Aligned(*(torch.cat(part).numpy() for part in zip(*found, strict=True)))
+    search = AlignedSearch(real)
+    firsts = range(0, max(1, len(queries)), block)
+    return joined([search(queries[first : first + block]) for first in firsts])
+
+
+class AlignedSearch:
+    """`nearest_aligned` among real slices [N, S, S], for queries that come in blocks."""
+
+    def __init__(self, real: Float32) -> None:
+        if len(real) == 0:
+            raise UsageError("nearest_aligned: there are no real slices to search")
+        slices = torch.from_numpy(np.ascontiguousarray(real))  # [N, S, S]
+        self.coarse = _window(_half(slices), SHIFT // 2, 0, 0)  # [N, (S / 2 - 2)²]
+        self.fine = _window(slices, SHIFT, 0, 0)  # [N, (S - 6)²]
+        self.shifts = torch.tensor(_shifts(SHIFT))  # [49, 2]
+
+    def __call__(self, queries: Float32) -> Aligned:
+        rows = torch.from_numpy(np.ascontiguousarray(queries))  # [B, S, S]
+        both = torch.stack([rows, rows.flip(-1)], dim=1)  # [B, 2, S, S]
+        likely = self._shortlist(both)  # [B, K]
+        scores = self._scores(both, likely)  # [B, 49, K, 2]
+        score, place = scores.flatten(1).max(dim=1)  # [B], of 49 * K * 2
+        index = likely.gather(1, (place // 2 % likely.shape[1])[:, None])[:, 0]  # [B]
+        moved, mirrored = self.shifts[place // (2 * likely.shape[1])], place % 2  # [B, 2], [B]
+        posed = both[torch.arange(len(both)), mirrored]  # [B, S, S]
+        between = _half_pixels(posed, moved) @ self.fine[index][:, :, None]  # [B, 8, 1]
+        score = torch.maximum(score, between.amax(dim=(1, 2))).clamp(-1, 1)
+        return Aligned(index.numpy(), score.numpy(), mirrored.bool().numpy(), moved.numpy())
+
+    def _shortlist(self, both: Tensor) -> Tensor:
+        """The real slices that each of [B, 2, S, S] is like at half size: [B, K]."""
+        small = _half(both.flatten(0, 1))  # [2B, S / 2, S / 2]
+        best = torch.full((len(small), len(self.coarse)), -torch.inf)  # [2B, N]
+        scores = torch.empty_like(best)
+        for by in _shifts(SHIFT // 2):
+            torch.mm(_window(small, SHIFT // 2, *by), self.coarse.T, out=scores)
+            torch.maximum(best, scores, out=best)
+        count = min(SHORTLIST, len(self.coarse))
+        return best.view(len(both), 2, len(self.coarse)).amax(dim=1).topk(count).indices
+
+    def _scores(self, both: Tensor, likely: Tensor) -> Tensor:
+        """The correlations of [B, 2, S, S] in every pose with real slices [B, K]: [B, 49, K, 2].
+
+        The real rows have mean 0, so a window needs no mean taken off: its length alone is divided
+        out, and that comes from sums over the window.
+        """
+        side = both.shape[-1] - 2 * SHIFT
+        queries = both - both.mean(dim=(2, 3), keepdim=True)  # [B, 2, S, S], for the last digits
+        products = torch.empty(*likely.shape, 2 * len(self.shifts))  # [B, K, 98]
+        for query, real, out in zip(queries, self.fine[likely], products, strict=True):
+            windows = query.unfold(1, side, 1).unfold(2, side, 1)  # [2, 7, 7, S - 6, S - 6]
+            torch.mm(real, windows.reshape(len(out[0]), -1).T, out=out)
+        lengths = _window_lengths(queries, side)  # [B, 2, 7, 7]
+        scale = torch.where(lengths > FLAT, 1 / lengths.clamp_min(FLAT), 0.0).float()
+        poses = products * scale.flatten(1)[:, None]  # [B, K, 98]
+        return poses.view(*likely.shape, 2, len(self.shifts)).permute(0, 3, 1, 2)
+
+
+def joined(parts: list[Aligned]) -> Aligned:
+    """What was found for one block of queries after the other."""
+    return Aligned(
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("index", "correlation", "mirrored", "moved")
+        )
+    )
+
+
+def _window_lengths(x: Tensor, side: int) -> Tensor:
+    """Of each window [side, side] of [..., S, S], less its mean: float64 [..., S - side + 1, …]."""
+    wide = x.double()
+    sums = [
+        F.pad(each, (1, 0, 1, 0)).cumsum(-1).cumsum(-2)  # [..., S + 1, S + 1]
+        for each in (wide, wide.square())
+    ]
+    total, squares = (
+        y[..., side:, side:]
+        - y[..., side:, :-side]
+        - y[..., :-side, side:]
+        + y[..., :-side, :-side]
+        for y in sums
+    )
+    return (squares - total.square() / side**2).clamp_min(0).sqrt()
 
 
 def _shifts(reach: int) -> list[tuple[int, int]]:
@@ -148,7 +201,7 @@ def unit_rows(rows: Tensor) -> Tensor:
     """
     rows = rows - rows.mean(dim=1, keepdim=True)
     length = rows.norm(dim=1, keepdim=True)  # [N, 1]
-    return rows * torch.where(length > 1e-4, 1 / length.clamp_min(1e-4), 0.0)
+    return rows * torch.where(length > FLAT, 1 / length.clamp_min(FLAT), 0.0)
 
 
 def _standardised(slices: Float32) -> Float32:

@@ -252,6 +252,7 @@ def make_row(
     ours = known["translation"][finite]
     copy = float(known["plain copy"][finite].mean())
     name, better, meaning = METRICS[metric]
+    held_out = bool((pairs.split[judged] == "test").all())
     table = gain = gain_interval = None
     if "intensity table" in known:
         rival = known["intensity table"][finite]
@@ -269,6 +270,7 @@ def make_row(
         copy if table is None else table,
         interval=interval(np.mean, ours, seed=seed, groups=groups),
         section="pairs",
+        over=f"{len(ours):,} {'held-out pairs' if held_out else 'pairs, none held out'}",
     )
     return Row(measure, meaning, copy, table, gain, gain_interval)
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fastmrigan.errors import UsageError
 from fastmrigan.imaging.mask import brain_mask
+from fastmrigan.metrics.checks import check_slices
 from fastmrigan.progress import Progress
 
 LEVELS = 32
@@ -77,11 +77,7 @@ def radiomic_features(
     slice without an object (a constant one) is taken whole. Raises UsageError for another shape
     or type.
     """
-    if slices.ndim != 3 or slices.dtype != np.float32 or min(slices.shape[1:]) < SMALLEST:
-        raise UsageError(
-            f"radiomic_features: expected float32 [N, H, W] of at least {SMALLEST}x{SMALLEST} "
-            f"pixels, got {slices.dtype} {list(slices.shape)}"
-        )
+    check_slices("radiomic_features", slices, side=SMALLEST)
     units = np.array([unit for _, unit in UNITS.values()])
     rows = np.empty((len(slices), len(UNITS)), np.float32)
     with Progress(label, len(slices), "slices", shown=shown) as progress:

@@ -86,6 +86,7 @@ def page(evaluation: Evaluation) -> str:
         sections += pair_sections(pairs)
     sections += [
         "<h2>Numbers</h2>",
+        f'<p class="soft">Over {escape(evaluation.over)}, but where a row says otherwise.</p>',
         *([same_heads()] if pairs is not None else []),
         measures_table(evaluation.measures),
         f'<p class="soft">{intervals_text(real)}</p>',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import textwrap
 from collections.abc import Iterable, Mapping
 from html import escape
 
@@ -35,6 +36,7 @@ TILES = (
 )
 MOST_TILES = 6
 NAME_WIDTH = 36  # characters, in the terminal
+INDENT = " " * 4  # of what goes on below its line there
 
 
 def shown(measure: Measure, value: float | None) -> str:
@@ -54,16 +56,23 @@ def span(interval: tuple[float, float], *, share: bool = False) -> str:
 
 
 def tiles(measures: Iterable[Measure]) -> str:
-    """The figures to see first."""
+    """The figures to see first, each with the slices it is over."""
     found = {m.key: m for m in measures}
-    boxes = [
-        f'<div class="tile"><b>{shown(m, m.value)}</b><span>{escape(m.name)}<br>'
-        + (f"{shown_interval(m)}<br>" if m.interval else "")
-        + (f"reference {shown(m, m.reference)}<br>" if m.better == "near reference" else "")
-        + f"{BETTER[m.better]}</span></div>"
-        for m in [found[key] for key in TILES if key in found][:MOST_TILES]
+    boxes = [tile(found[key]) for key in TILES if key in found]
+    return f'<div class="tiles">{"".join(boxes[:MOST_TILES])}</div>'
+
+
+def tile(m: Measure) -> str:
+    lines = [
+        m.name,
+        shown_interval(m),
+        f"reference {shown(m, m.reference)}" if m.better == "near reference" else "",
+        BETTER[m.better],
+        f"over {m.over}" if m.over else "",
     ]
-    return f'<div class="tiles">{"".join(boxes)}</div>'
+    text = "<br>".join(escape(line) for line in lines if line)
+    remark = f'<span class="remark">{escape(m.remark)}</span>' if m.remark else ""
+    return f'<div class="tile"><b>{shown(m, m.value)}</b><span>{text}</span>{remark}</div>'
 
 
 def measures_table(measures: Iterable[Measure]) -> str:
@@ -82,11 +91,13 @@ def measures_table(measures: Iterable[Measure]) -> str:
 
 
 def measure_row(m: Measure) -> str:
+    remark = f" <b>{escape(m.remark)}</b>" if m.remark else ""
     return (
         f'<tr><td class="name">{escape(m.name)}</td>'
         + number("value", shown(m, m.value), shown_interval(m))
         + (number("reference", shown(m, m.reference)) if m.reference is not None else "<td></td>")
-        + f'<td class="direction">{BETTER[m.better]}</td><td>{escape(m.meaning)}</td></tr>\n'
+        + f'<td class="direction">{BETTER[m.better]}</td>'
+        + f"<td>{escape(m.meaning)}{remark}</td></tr>\n"
     )
 
 
@@ -130,7 +141,10 @@ def settings_table(rows: Mapping[str, object]) -> str:
 
 
 def terminal_table(measures: Iterable[Measure]) -> str:
-    """The numbers as plain lines, aligned, no wider than the terminal (80 where unknown)."""
+    """The numbers as plain lines, aligned, no wider than the terminal (80 where unknown).
+
+    What has no room goes on below its line; nothing is left out.
+    """
     rows = [
         (
             m.name,
@@ -138,21 +152,29 @@ def terminal_table(measures: Iterable[Measure]) -> str:
             f"({shown_interval(m)})" if m.interval is not None else "",
             f"ref. {shown(m, m.reference)}" if m.reference is not None else "",
             BETTER[m.better] if m.better in ("lower", "higher") else "",
+            m.remark,
         )
         for m in measures
     ]
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(4)]
-    widths[0] = min(widths[0], NAME_WIDTH)  # what is longer shifts its own line
     columns = shutil.get_terminal_size().columns
+    room = max(8, columns - widths[1] - 2)  # for names, beside values
+    widths[0] = min(widths[0], NAME_WIDTH, room)  # what is longer shifts its own line
     lines = []
-    for name, value, interval, reference, better in rows:
-        line = f"{name:<{widths[0]}}  {value:>{widths[1]}}"
+    for name, value, interval, reference, better, remark in rows:
+        *above, last = textwrap.wrap(name, room) or [""]
+        lines += above
+        line = f"{last:<{widths[0]}}  {value:>{widths[1]}}"
         for part, width in ((interval, widths[2]), (reference, widths[3]), (better, 0)):
             longer = f"{line}  {part:<{width}}"
             if part and len(longer.rstrip()) > columns:
                 longer = f"{line.rstrip()}  {part}"  # not aligned
                 if len(longer) > columns:
-                    break
+                    lines.append(line.rstrip())
+                    longer = f"{INDENT}{part:<{width}}"
             line = longer
         lines.append(line.rstrip())
+        lines += textwrap.wrap(
+            remark, max(8, columns), initial_indent=INDENT, subsequent_indent=INDENT
+        )
     return "\n".join(lines)

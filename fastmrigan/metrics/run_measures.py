@@ -29,7 +29,7 @@ def untrained_slices(run: Path, count: int, seed: int) -> Float32:
         (count, loaded.recipe.generator.latent), dtype=np.float32
     )  # [count, latent]
     with torch.inference_mode():
-        parts = [loaded.module(chunk) for chunk in torch.from_numpy(latents).split(64)]
+        parts = [loaded.module(chunk) for chunk in torch.split(torch.from_numpy(latents), 64)]
     return torch.cat(parts)[:, 0].numpy()
 
 
@@ -44,6 +44,7 @@ def untrained_measures(real: Float32, untrained: Float32, distance: float) -> li
             "context",
             "The distance of slices from the same generator before its first training step: "
             "the far end of the scale.",
+            over=f"{len(untrained):,} untrained slices, against {len(real):,} real ones",
         ),
         Measure(
             "fd_random_over_untrained",
@@ -83,6 +84,7 @@ def discriminator_measures(run: Path, real: SliceSet, made: SliceSet, seed: int)
                 share=True,
                 interval=wilson(right, len(slices)),
                 section="run",
+                over=f"{len(slices):,} {key} slices",
             )
         )
     return measures

@@ -22,6 +22,7 @@ from fastmrigan.errors import UsageError
 from fastmrigan.metrics.evaluation import KIND, SCHEMA
 from fastmrigan.metrics.report import whole_page
 from fastmrigan.metrics.report_tables import number
+from fastmrigan.metrics.slice_sets import need_folder
 from fastmrigan.training.evaluation import BETTER, FILE
 from fastmrigan.training.run_files import is_number, read_document, read_evaluations
 
@@ -80,8 +81,7 @@ def read_runs(folder: Path) -> RunsTable:
 
     Raises UsageError where there is no such folder or neither in it.
     """
-    if not folder.is_dir():
-        raise UsageError(f"--runs {folder}: no such folder; name one that holds runs or reports")
+    need_folder(folder, "name the folder that holds runs or reports", "--runs")
     runs: list[Line] = []
     reports: list[Line] = []
     unread: list[str] = []
@@ -198,7 +198,7 @@ def report_line(document: Mapping[str, Any], name: str) -> Line:
     )
 
 
-def what_was_judged(document: dict[str, Any]) -> list[str]:
+def what_was_judged(document: Mapping[str, Any]) -> list[str]:
     """Of a report: which pairs, and on whose features, where those are not the fixed ones."""
     settings, pairs = mapping(document.get("settings")), document.get("pairs")
     parts = []
@@ -246,13 +246,15 @@ def runs_page(table: RunsTable) -> str:
             "Reports",
             table.reports,
             "Figures of fastmrigan evaluate. Bold: the best among those that compare, which are "
-            "the ones against the same real slices with as many synthetic ones.",
+            "the ones against the same real slices with as many synthetic ones; none where "
+            "several share it.",
         ),
         (
             "While training",
             table.runs,
             "Figures of each run's own evaluations, on slices it chose by its seed. Bold: the best "
-            "on the same dataset. The best of many evaluations of one run is a little too good.",
+            "on the same dataset, none where several share it. The best of many evaluations of one "
+            "run is a little too good.",
         ),
     ):
         if lines:
@@ -294,15 +296,23 @@ def group_table(lines: list[Line], better: Mapping[str, str]) -> str:
 def cell(key: str, value: float | None, best: float | None) -> str:
     if value is None:
         return number(key, "")
-    return number(key, f"<b>{value:.4g}</b>" if value == best else f"{value:.4g}")
+    return number(key, f"<b>{shown(value)}</b>" if value == best else shown(value))
+
+
+def shown(value: float) -> str:
+    return f"{value:.4g}"
 
 
 def best_value(lines: list[Line], key: str, better: str) -> float | None:
-    """The best of at least two figures; None where neither way is better."""
+    """The best of at least two figures; None where neither way is better.
+
+    None too where several look the same as the best: the digits shown do not part them.
+    """
     known = [line.figures[key] for line in lines if key in line.figures]
     if len(known) < 2 or better not in ("lower", "higher"):
         return None
-    return min(known) if better == "lower" else max(known)
+    best = min(known) if better == "lower" else max(known)
+    return best if sum(shown(value) == shown(best) for value in known) == 1 else None
 
 
 def runs_lines(table: RunsTable) -> str:
@@ -311,6 +321,6 @@ def runs_lines(table: RunsTable) -> str:
     widths = [max(len(line.recipe) for line in lines), max(len(line.name) for line in lines)]
     return "\n".join(
         f"{line.recipe:<{widths[0]}}  {line.name:<{widths[1]}}  "
-        + ", ".join(f"{key} {value:.4g}" for key, value in list(line.figures.items())[:3])
+        + ", ".join(f"{key} {shown(value)}" for key, value in list(line.figures.items())[:3])
         for line in lines
     )

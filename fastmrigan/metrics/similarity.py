@@ -18,6 +18,7 @@ where a mask counts nothing of a slice.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import numpy as np
@@ -25,6 +26,7 @@ import numpy.typing as npt
 
 from fastmrigan import _core
 from fastmrigan.errors import UsageError
+from fastmrigan.metrics.checks import array_or_tensor
 
 Array = npt.NDArray[Any]
 Scores = npt.NDArray[np.float64]
@@ -121,6 +123,7 @@ def ms_ssim(
     that scale's own: at the last, 80 pixels of the slice.
     """
     span = _positive("ms_ssim", data_range)
+    a, b, mask = _given("ms_ssim", a, b, mask)
     least = WINDOW << (len(SCALES) - 1)
     if len(a.shape) in (2, 3) and min(a.shape[-2:]) < least:
         raise UsageError(
@@ -128,11 +131,11 @@ def ms_ssim(
             f"which {len(SCALES)} scales can be made; give larger slices, or take ssim"
         )
     product = np.ones(1)
-    held = mask if mask is None else 1.0 * mask  # the share of each pixel that the mask holds
+    held: Any = mask  # then the share of each pixel that the mask holds
     for scale, weight in enumerate(SCALES):
         if scale > 0:
             a, b = _halved(a), _halved(b)
-            held = held if held is None else _halved(held)
+            held = held if held is None else _halved(1.0 * held)
             mask = held if held is None else held >= 0.5
         name = "ms_ssim" if scale == 0 else f"ms_ssim, scale {scale + 1} of {len(SCALES)}"
         last = scale == len(SCALES) - 1
@@ -159,6 +162,7 @@ def _sums(
     span: float | None = None,
 ) -> Scores:
     """Float64 [N, TERMS], one native pass; without a span there are no windows."""
+    a, b, mask = _given(name, a, b, mask)
     if tuple(a.shape) != tuple(b.shape) or len(a.shape) not in (2, 3) or 0 in a.shape[-2:]:
         raise UsageError(
             f"{name}: expected two arrays of the same shape [H, W] or [N, H, W], "
@@ -202,6 +206,12 @@ def _sums(
         0,  # threads: as OpenMP chooses
     )
     return sums
+
+
+def _given(name: str, a: Any, b: Any, mask: Any) -> tuple[Any, Any, Any]:
+    """Arrays, or tensors that are on a CUDA device. Raises UsageError for anything else."""
+    a, b = (array_or_tensor(x, f"{name}: expected slices [H, W] or [N, H, W]") for x in (a, b))
+    return a, b, mask if mask is None else array_or_tensor(mask, f"{name}: expected a bool mask")
 
 
 def _sums_cuda(
@@ -264,8 +274,12 @@ def _decibels(sums: Scores, span: float, name: str) -> Scores:
 
 
 def _positive(name: str, data_range: float) -> float:
-    if not (np.isfinite(data_range) and data_range > 0):
-        raise UsageError(f"{name}: data_range must be a positive number, got {data_range}")
+    if not (
+        isinstance(data_range, int | float | np.integer | np.floating)
+        and math.isfinite(data_range)
+        and data_range > 0
+    ):
+        raise UsageError(f"{name}: data_range must be a positive number, got {data_range!r}")
     return float(data_range)
 
 

@@ -36,6 +36,14 @@ class SliceSet:
         return self.slices[self.held_out]
 
 
+def need_folder(path: Path, wanted: str, option: str = "") -> None:
+    """UsageError where `path` is no folder; `wanted` says what to give, `option` how it came."""
+    if path.is_dir():
+        return
+    fact = "is a file" if path.exists() else "no such folder"
+    raise UsageError(f"{option} {path}: {fact}; {wanted}".strip())
+
+
 def read_slice_set(
     path: Path, *, label: str | None = None, limit: int | None = None, twins: bool = False
 ) -> SliceSet:
@@ -46,8 +54,7 @@ def read_slice_set(
     a generated folder. Raises UsageError for a missing or empty folder or an unknown label,
     InputRejected for a dataset whose bytes are not those of its fingerprint.
     """
-    if not path.is_dir():
-        raise UsageError(f"{path}: no such folder; give a prepared dataset or generated slices")
+    need_folder(path, "give the folder of a prepared dataset or of generated slices")
     if (path / "dataset.json").is_file():
         found = _from_dataset(path, label, twins)
     elif label is not None:
@@ -114,7 +121,7 @@ def _from_folder(path: Path, limit: int | None) -> SliceSet:
     if len(sizes) > 1:
         named = " and ".join(f"{height}x{width}" for height, width in sorted(sizes)[:2])
         raise UsageError(f"{path}: slices of different sizes ({named}) in one folder")
-    slices = to_float(np.stack(grey)) if grey else np.empty((0, 0, 0), np.float32)
+    slices = np.stack([to_float(x) for x in grey]) if grey else np.empty((0, 0, 0), np.float32)
     return SliceSet(path, slices, np.zeros(len(slices), bool), _run_facts(path))
 
 

@@ -69,6 +69,7 @@ def frechet_measures(space: Space, seed: int) -> list[Measure]:
             floor,
             "context",
             floor_text(space),
+            over=f"{len(space.real):,} real slices, in halves",
         ),
     ]
     if floor > 0:

@@ -18,6 +18,7 @@ import torch
 
 from fastmrigan.errors import UsageError
 from fastmrigan.metrics.bootstrap import wilson
+from fastmrigan.metrics.checks import Groups, check_finite, check_groups, check_slices, check_whole
 from fastmrigan.metrics.classifier import SliceClassifier, fit
 
 FEWEST = 8  # slices of each set: half of them are held out
@@ -26,7 +27,6 @@ BATCH = 64
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
-Groups = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,9 @@ def real_or_fake(
     The network sees layout at 64x64 and roughness at full resolution, and brightness as it is.
     Seeded. Raises UsageError for sets too small, of other shapes, or of fewer than two groups.
     """
+    check_whole("real_or_fake: seed", seed, 0)
     for name, slices, groups in (("real", real, real_groups), ("synthetic", made, made_groups)):
-        _check(name, slices, groups)
+        _check(f"real_or_fake, {name} set", slices, groups)
     if real.shape[1:] != made.shape[1:]:
         raise UsageError(
             "real_or_fake: slices of both sets must have one size, got "
@@ -157,18 +158,11 @@ def _names(sides: list[tuple[npt.NDArray[np.int64], Groups | None]]) -> npt.NDAr
     return np.concatenate(numbers)
 
 
-def _check(name: str, slices: Float32, groups: Groups | None) -> None:
-    if slices.ndim != 3 or slices.dtype != np.float32 or len(slices) < FEWEST:
-        raise UsageError(
-            f"real_or_fake: expected the {name} set as float32 [N, H, W] with N >= {FEWEST}, "
-            f"got {slices.dtype} {list(slices.shape)}"
-        )
-    if not np.isfinite(slices).all():
-        raise UsageError(f"real_or_fake: the {name} set has NaN or infinity")
+def _check(what: str, slices: Float32, groups: Groups | None) -> None:
+    check_slices(what, slices, fewest=FEWEST)
+    check_finite(what, slices)
     if groups is None:
         return
-    if groups.shape != slices.shape[:1] or len(np.unique(groups)) < 2:
-        raise UsageError(
-            f"real_or_fake: expected groups [{len(slices)}] of the {name} set, at least two of "
-            f"them, got shape {list(groups.shape)} and {len(np.unique(groups))} groups"
-        )
+    check_groups(what, groups, len(slices))
+    if len(np.unique(groups)) < 2:
+        raise UsageError(f"{what}: expected at least two groups, got one")

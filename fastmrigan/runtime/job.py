@@ -9,18 +9,19 @@ the last one stopped.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastmrigan import _core
+from fastmrigan import __version__, _core
 from fastmrigan.errors import DiskFull, Interrupted, UsageError
 from fastmrigan.files import TMP, is_full, write_whole
 from fastmrigan.imaging.quantise import to_uint8, to_uint16
@@ -48,20 +49,32 @@ class Output:
     """Where the slices of a job go, and as what."""
 
     out: Path
-    format: str = "shard"  # shard, png or npz
-    shard_size: int = 256  # slices a shard
-    dtype: str = "uint8"  # uint8 or uint16
+    format: str = "shard"  # one of shards.FORMATS
+    shard_size: int = 256  # slices a shard; of nifti, a shard is a series
+    dtype: str | None = None  # uint8 or uint16; None takes what the format is made for
 
     def check(self) -> None:
-        """Raises UsageError on a value that cannot be meant."""
+        """Raises UsageError on a value that cannot be meant, MissingDependency."""
         if self.shard_size < 1:
             raise UsageError(f"--shard-size {self.shard_size}: expected at least 1")
         for name, chosen, known in (
             ("format", self.format, list(FORMATS)),
-            ("dtype", self.dtype, list(QUANTISERS)),
+            ("dtype", self.dtype or "uint8", list(QUANTISERS)),
         ):
             if chosen not in known:
                 raise UsageError(f"--{name} {chosen}: unknown; choose one of {', '.join(known)}")
+        fmt = FORMATS[self.format]
+        if self.depth not in fmt.dtypes:
+            raise UsageError(
+                f"--dtype {self.depth}: --format {self.format} has 16 bits; take uint16, or leave "
+                "--dtype out"
+            )
+        fmt.check()
+
+    @property
+    def depth(self) -> str:
+        """uint8 or uint16: of the stored pixels."""
+        return self.dtype or FORMATS[self.format].dtypes[0]
 
 
 @dataclass(frozen=True)
@@ -71,9 +84,9 @@ class JobOptions:
     out: Path
     count: int
     seed: int = 0
-    format: str = "shard"  # shard, png or npz
-    shard_size: int = 256  # slices a shard
-    dtype: str = "uint8"  # uint8 or uint16
+    format: str = "shard"  # one of shards.FORMATS
+    shard_size: int = 256  # slices a shard; of nifti, a shard is a series
+    dtype: str | None = None  # uint8 or uint16; None takes what the format is made for
 
     @property
     def output(self) -> Output:
@@ -85,6 +98,11 @@ class JobOptions:
             raise UsageError(f"--count {self.count}: expected at least 1")
         if not 0 <= self.seed < 2**64:
             raise UsageError(f"--seed {self.seed}: expected a whole number from 0 to 2^64 - 1")
+        if self.format == "nifti":
+            raise UsageError(
+                "--format nifti: sampled slices each show a head of their own and make no "
+                "volume; take dicom, shard, png or npz"
+            )
         self.output.check()
 
 
@@ -98,6 +116,7 @@ class Work:
     batches: Callable[[Shard], Iterator[Float32]]  # a shard's [<= batch, H, W], in order
     origin: Origin
     pins: dict[str, Any]  # what the bytes depend on beside the engine, the plan and the output
+    shards: Sequence[Shard] | None = None  # where not the plan's, of `Output.shard_size` each
 
 
 @dataclass(frozen=True)
@@ -127,7 +146,12 @@ def synthesise(generator: Generator, options: JobOptions) -> JobResult:
         task="sample",
         count=options.count,
         batches=lambda shard: generator.stream(shard.count, options.seed, shard.first),
-        origin=Origin(options.seed, generator.model.sha256),
+        origin=Origin(
+            options.seed,
+            generator.model.sha256,
+            recipe=generator.metadata.recipe,
+            contrast=generator.metadata.target_contrast or "unknown",
+        ),
         pins={"seed": options.seed},
     )
     return run(generator, work, options.output)
@@ -135,14 +159,16 @@ def synthesise(generator: Generator, options: JobOptions) -> JobResult:
 
 def run(generator: Generator, work: Work, output: Output) -> JobResult:
     """Makes every slice of `work` that is not in its folder yet; raises as `synthesise` does."""
-    plan = Plan(work.count, output.shard_size)
+    plan = work.shards or list(Plan(work.count, output.shard_size))
+    pinned = _pinned(generator, work, output)
+    work = replace(work, origin=replace(work.origin, run=_name_of(pinned)))
     with _only_writer(output.out):
-        _pin(output.out, work, _pinned(generator, work, output))
+        _pin(output.out, work, pinned)
         todo = _unfinished(output, plan)
         with (
             StopSignal() as signal,
             Progress(
-                work.command, plan.count, "slices", start=plan.count - sum(s.count for s in todo)
+                work.command, work.count, "slices", start=work.count - sum(s.count for s in todo)
             ) as progress,
         ):
             _make(work, output, todo, progress, signal)
@@ -156,7 +182,7 @@ def _make(
     progress: Progress,
     signal: StopSignal,
 ) -> None:
-    fmt, quantise = FORMATS[output.format], QUANTISERS[output.dtype]
+    fmt, quantise = FORMATS[output.format], QUANTISERS[output.depth]
     waiting: deque[tuple[Shard, Future[None]]] = deque()
 
     def settle(leave: int) -> None:
@@ -201,6 +227,7 @@ def _shard_slices(
 
 def _pinned(generator: Generator, work: Work, output: Output) -> dict[str, Any]:
     """Everything the bytes of the shards depend on."""
+    names_us = FORMATS[output.format].package is not None  # DICOM and NIfTI say what wrote them
     return {
         "layout": LAYOUT,
         "model_sha256": generator.model.sha256,
@@ -208,11 +235,17 @@ def _pinned(generator: Generator, work: Work, output: Output) -> dict[str, Any]:
         "count": work.count,
         "shard_size": output.shard_size,
         "format": output.format,
-        "dtype": output.dtype,
+        "dtype": output.depth,
         "batch": generator.batch,
         **generator.backend.describe(),
         "instruction_set": _core.isa(),
+        **({"fastmrigan": __version__} if names_us else {}),
     }
+
+
+def _name_of(pinned: dict[str, Any]) -> str:
+    """A name for the run: the same wherever the same slices are made."""
+    return hashlib.sha256(json.dumps(pinned, sort_keys=True).encode()).hexdigest()
 
 
 def _pin(out: Path, work: Work, pinned: dict[str, Any]) -> None:
@@ -237,16 +270,16 @@ def _pin(out: Path, work: Work, pinned: dict[str, Any]) -> None:
                 "resume with the same settings, or take another --out"
             )
         return
-    if any(out.glob("shard-*")):
+    if any(path for fmt in FORMATS.values() for path in out.glob(f"{fmt.stem}-*")):
         raise UsageError(f"{out}: holds shards but no run.json to go on from; take another --out")
     write_whole(path, (json.dumps(pinned, indent=2) + "\n").encode())
 
 
-def _unfinished(output: Output, plan: Plan) -> list[Shard]:
-    for leftover in output.out.glob("shard-*" + TMP):
+def _unfinished(output: Output, plan: Sequence[Shard]) -> list[Shard]:
+    fmt = FORMATS[output.format]
+    for leftover in output.out.glob(f"{fmt.stem}-*{TMP}"):
         remove(leftover)
-    suffix = FORMATS[output.format].suffix
-    return [shard for shard in plan if not (output.out / shard.name(suffix)).exists()]
+    return [shard for shard in plan if not (output.out / fmt.name(shard)).exists()]
 
 
 @contextmanager

@@ -75,6 +75,11 @@ class ModelFile:
     data: bytes
     metadata: ModelMetadata
 
+    @property
+    def parity(self) -> dict[str, Any]:
+        """Measured differences from PyTorch, by engine."""
+        return self.metadata.parity
+
     @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from fastmrigan.errors import UsageError
 from fastmrigan.imaging.dataset import PreparedDataset, open_array
 from fastmrigan.imaging.quantise import to_float
 from fastmrigan.runtime.backends.base import Float32
+from fastmrigan.runtime.formats_nifti import series_shards
 from fastmrigan.runtime.generator import Generator
 from fastmrigan.runtime.job import JobResult, Output, Work, run
 from fastmrigan.runtime.model_file import ModelFile
@@ -27,7 +30,8 @@ def translate(
     """Translates every slice of a selection that is not in the output folder yet.
 
     Slice i is made of input i of `dataset.select(split, label)`, by itself; of a paired dataset,
-    of its source slices. Inputs are read a batch at a time.
+    of its source slices. Inputs are read a batch at a time. For NIfTI the inputs are ordered by
+    series and place, and a shard is a series.
     Raises as `synthesise` does; UsageError too where the model samples, the selection is empty or
     the slices are not of the model's size, and InputRejected where the dataset's bytes are not
     those of its fingerprint.
@@ -41,6 +45,11 @@ def translate(
     if output.out.resolve() == dataset.path.resolve():
         raise UsageError(f"{output.out}: is the prepared dataset itself; take another --out")
     dataset.check_fingerprint()
+    shards = None
+    if output.format == "nifti":
+        chosen = [dataset.records[index] for index in selected]
+        indices, shards = series_shards(chosen, str(dataset.path))
+        selected = np.array(indices, np.int64)
     slices = open_array(dataset.path, "slices.npy", dataset.info)  # uint16 [all, H, W], on disk
     fingerprint = dataset.info.fingerprint
 
@@ -54,14 +63,22 @@ def translate(
         fingerprint,
         [int(index) for index in selected],
         [dataset.records[index].source for index in selected],
+        [dataset.records[index] for index in selected],
     )
     work = Work(
         command="translate",
         task="translate",
         count=len(selected),
         batches=batches,
-        origin=Origin(None, generator.model.sha256, sources),
+        origin=Origin(
+            None,
+            generator.model.sha256,
+            sources,
+            recipe=generator.metadata.recipe,
+            contrast=generator.metadata.target_contrast or "unknown",
+        ),
         pins={"task": "translate", "dataset": fingerprint, "split": split, "label": label},
+        shards=shards,
     )
     return run(generator, work, output)
 

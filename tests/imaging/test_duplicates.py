@@ -7,6 +7,7 @@ from fastmrigan.imaging import duplicates
 from fastmrigan.imaging.duplicates import (
     digest,
     exact_groups,
+    mirrored,
     near_any,
     near_groups,
     number_groups,
@@ -80,3 +81,52 @@ def test_chains_are_one_group() -> None:
     angles = np.arange(12) * 0.2  # neighbours at cos 0.2 = 0.98, the ends far apart
     chain = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     assert near_groups(chain, [None] * 12) == [0] * 12
+
+
+def test_mirrors_are_of_thumbnails() -> None:
+    x = slices(3)
+    expected = [thumbnail(s[:, ::-1]) for s in x]
+    got = mirrored(np.array([thumbnail(s) for s in x]))
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    assert got.flags.c_contiguous
+
+
+@pytest.mark.parametrize("block", [2, 2048])
+def test_mirrored_copies_are_near(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(duplicates, "BLOCK", block)
+    x = slices(6)
+    x[4] = x[1][:, ::-1]
+    x[5] = resize(resize(np.ascontiguousarray(x[0][:, ::-1]), 40, 40), 64, 64)
+    thumbnails = np.array([thumbnail(s) for s in x])
+    mirrors = mirrored(thumbnails)
+    assert near_groups(thumbnails, [None] * 6) == [None] * 6
+    assert near_groups(thumbnails, [None] * 6, mirrors) == [0, 1, None, None, 1, 0]
+    strangers = near_groups(thumbnails, list("abcdef"), mirrors)
+    assert strangers == [0, 1, None, None, 1, 0]  # copies, whoever they are said to show
+    tested = thumbnails[[4]], mirrors[[4]]
+    assert near_any(thumbnails, *tested).tolist() == [i in (1, 4) for i in range(6)]
+
+
+def test_it_may_be_stopped() -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        near_groups(np.eye(4, dtype=np.float32), [None] * 4, None, stop)
+
+
+def test_real_mirrored_copies(real_data) -> None:
+    """Two pairs of mirrored copies of one group each, which nothing else ties together."""
+    from fastmrigan.imaging.geometry import fit_square
+    from fastmrigan.imaging.grading import grade, measure, parse_rule
+    from fastmrigan.imaging.readers import read
+
+    root = real_data("t2-tumour-nontumour/nontumour")
+    thumbnails = []
+    for name in ("0009", "0014", "0008", "0013"):
+        raw = read(root / f"br35h_{name}.jpg", name).slices
+        graded = grade(raw[0], measure(raw, parse_rule("percentile")))
+        thumbnails.append(thumbnail(fit_square(graded, 64)))
+    table = np.array(thumbnails)
+    assert near_groups(table, [None] * 4) == [None] * 4
+    assert near_groups(table, [None] * 4, mirrored(table)) == [0, 0, 1, 1]

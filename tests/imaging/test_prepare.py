@@ -5,41 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 from PIL import Image
+from prepare_inputs import contents, folder, in_process, picture
 
 from fastmrigan.errors import InputRejected, UsageError
 from fastmrigan.imaging.dataset import PreparedDataset
-from fastmrigan.imaging.geometry import fit_square, resize
+from fastmrigan.imaging.geometry import fit_square
 from fastmrigan.imaging.grading import Grading, grade, ungrade
 from fastmrigan.imaging.options import PrepareOptions
 from fastmrigan.imaging.prepare import prepare
 
-
-def picture(seed: int, height: int = 48, width: int = 40) -> np.ndarray:
-    """A smooth bright blob pattern on black, uint8 [height, width]."""
-    rng = np.random.default_rng(seed)
-    x = resize(rng.uniform(0, 255, (7, 6)).astype(np.float32), height, width)
-    x[:4], x[-4:], x[:, :4], x[:, -4:] = 0, 0, 0, 0
-    return np.clip(x, 0, 255).astype(np.uint8)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
-def folder(root: Path, count: int, start: int = 0) -> Path:
-    for i in range(count):
-        side = root / ("tumour" if i % 3 else "normal")
-        side.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(start + i)).save(side / f"head{i // 2}_slice{i}.png")
-    return root
-
-
-def contents(path: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(path.iterdir())}
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_process(monkeypatch)
 
 
 def test_the_data_set(tmp_path: Path) -> None:
@@ -256,33 +242,6 @@ def test_what_is_in_the_way(tmp_path: Path) -> None:
         prepare(source, out, PrepareOptions(size=32, force=True))
 
 
-def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = folder(tmp_path / "in", 6)
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("fastmrigan.imaging.prepare.write_sheet", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(source, tmp_path / "out", PrepareOptions(size=32))
-    assert [p.name for p in tmp_path.iterdir()] == ["in"]
-
-
-@pytest.mark.parametrize(
-    ("owner", "kept"),
-    [("gone", False), ("ourselves", False), ("parent", True), ("foreign", True)],
-)
-def test_what_killed_processes_left_is_removed(tmp_path: Path, owner: str, kept: bool) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    numbers = {"gone": gone.pid, "ourselves": os.getpid(), "parent": os.getppid()}
-    left = tmp_path / f".out.making-{numbers.get(owner, '12-mine')}"
-    left.mkdir()
-    (left / "slices.npy").write_bytes(b"x")
-    prepare(folder(tmp_path / "in", 3), tmp_path / "out", PrepareOptions(size=32))
-    assert left.exists() == kept
-
-
 def test_all_is_on_the_disk_before_it_appears(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +253,7 @@ def test_all_is_on_the_disk_before_it_appears(
     monkeypatch.setattr(os, "fsync", record)
     prepare(folder(tmp_path / "in", 3), tmp_path / "out", PrepareOptions(size=32))
     assert {p.name for p in (tmp_path / "out").iterdir()} <= set(synced)
-    assert synced[-2:] == [f".out.making-{os.getpid()}", tmp_path.name]
+    assert synced[-2:] == [".out.making", tmp_path.name]
 
 
 def test_the_output_may_lie_in_the_source(tmp_path: Path) -> None:
@@ -311,7 +270,17 @@ def test_the_output_may_lie_in_the_source(tmp_path: Path) -> None:
         (PrepareOptions(min_brain=-0.1), "--min-brain -0.1"),
         (PrepareOptions(seed=-1), "--seed -1"),
         (PrepareOptions(split="random"), "--split random: expected one of auto, patient"),
-        (PrepareOptions(contrast="t9"), "--contrast t9: expected one of t1"),
+        (PrepareOptions(contrast="t9"), "--contrast t9: expected one of auto, t1"),
+        (PrepareOptions(plane="skew"), "--plane skew: expected one of any, sagittal, coronal, ax"),
+        (PrepareOptions(isotropic="fine"), "--isotropic fine: expected finest, or millimetres"),
+        (PrepareOptions(isotropic="0"), "--isotropic 0: expected finest"),
+        (PrepareOptions(isotropic="nan"), "--isotropic nan: expected finest"),
+        (PrepareOptions(rgb="keep"), "--rgb keep: expected one of refuse, convert"),
+        (PrepareOptions(allow_burned_in="all"), "--allow-burned-in all: expected one of no, unk"),
+        (PrepareOptions(tumour_area=0), "--tumour-area 0: expected mm² above 0"),
+        (PrepareOptions(workers=0), "--workers 0: expected 1 or more"),
+        (PrepareOptions(label_maps="maps"), "--label-maps maps: no such folder, and no pattern"),
+        (PrepareOptions(label_maps="{stem}", label="a"), "--label-maps: names the labels tumour"),
         (PrepareOptions(target_contrast="x"), "--target-contrast x"),
         (PrepareOptions(grading="gamma"), "--grading gamma"),
         (PrepareOptions(group_pattern="("), r"--group-pattern \("),

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from prepare_inputs import contents, folder, write_series
 
 
 @pytest.fixture
@@ -57,3 +64,47 @@ def test_one_line_errors(
     assert message in last
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_what_is_told_of_dicom(tmp_path: Path, fastmrigan) -> None:
+    write_series(tmp_path / "in" / "a", 3)
+    write_series(tmp_path / "in" / "b", 2, series="2.25.2", burned_in=None)
+    write_series(tmp_path / "in" / "c", 2, series="2.25.3", orientation=(0, 1, 0, 0, 0, -1))
+    (tmp_path / "in" / "c" / "IM001").write_bytes(b"no image")
+    done = fastmrigan("prepare", tmp_path / "in", "--out", tmp_path / "set", "--workers", 1)
+    assert done.returncode == 3, done.stderr
+    assert "note: slices of several planes: axial 3, sagittal 1; --plane keeps" in done.stdout
+    quarantined = f"quarantined 2 DICOM files, named in {tmp_path / 'set' / 'quarantine.jsonl'}: 2 "
+    assert f"{quarantined}without BurnedInAnnotation; look at them, and use --allow" in done.stdout
+    assert "refused 1 file, named with the reason" in done.stdout
+    options = ("--allow-burned-in", "unknown", "--plane", "axial", "--force", "--isotropic", "1")
+    done = fastmrigan("prepare", tmp_path / "in", "--out", tmp_path / "set", *options)
+    assert "prepared 5 slices" in done.stdout, done.stderr
+    assert "left out 1 slices that are not axial, or not known to be" in done.stdout
+    assert "quarantined" not in done.stdout
+    lines = (tmp_path / "set" / "index.jsonl").read_text().splitlines()
+    assert {json.loads(line)["source_size"][0] for line in lines} == {96}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_the_same_command_again(tmp_path: Path, fastmrigan, number: int) -> None:
+    source = folder(tmp_path / "in", 1500)
+    command = ["prepare", source, "--size", "128", "--out"]
+    assert fastmrigan(*command, tmp_path / "whole").returncode == 0
+    arguments = [sys.executable, "-m", "fastmrigan", *command, tmp_path / "out"]
+    journal = tmp_path / ".out.making" / "journal.jsonl"
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, process_group=0) as process:
+        while not (journal.exists() and journal.stat().st_size > 1000):
+            assert process.poll() is None, "finished before it could be interrupted"
+            time.sleep(0.005)
+        os.killpg(process.pid, number)  # as a terminal's Ctrl-C does
+        _, told = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "fastmrigan: interrupted with" in told.splitlines()[-1]
+    assert "of 1,500 files kept; the same command does what is missing" in told
+    assert not (tmp_path / "out").exists()
+    done = fastmrigan(*command, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "prepare: starting at 0 of" not in done.stderr
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")

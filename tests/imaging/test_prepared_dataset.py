@@ -9,16 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from prepare_inputs import in_process
 
 from fastmrigan.errors import InputRejected, UsageError
-from fastmrigan.imaging.dataset import PreparedDataset, SliceWriter
+from fastmrigan.imaging.array_file import ArrayFile
+from fastmrigan.imaging.dataset import (
+    PreparedDataset,
+    SliceWriter,
+    fingerprint,
+    read_info,
+    write_info,
+)
 from fastmrigan.imaging.options import PrepareOptions
 from fastmrigan.imaging.prepare import prepare
 from fastmrigan.imaging.quantise import to_uint16
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Path:
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    in_process(monkeypatch)
     rng = np.random.default_rng(0)
     for i in range(5):
         Image.fromarray(rng.integers(0, 256, (32, 32), dtype=np.uint8)).save(tmp_path / f"{i}.png")
@@ -29,6 +38,7 @@ def made(tmp_path: Path) -> Path:
 def change(**fields: object) -> Callable[[Path], None]:
     def edit(path: Path) -> None:
         document = json.loads((path / "dataset.json").read_text())
+        del document["checksum"]  # which would show any change
         for name, value in fields.items():
             document[name] = value
             if value is None:
@@ -46,6 +56,20 @@ def save(array: np.ndarray) -> Callable[[Path], None]:
     return lambda path: np.save(path / "slices.npy", array)
 
 
+def swap(old: bytes, new: bytes) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        text = (path / "dataset.json").read_bytes()
+        assert old in text
+        (path / "dataset.json").write_bytes(text.replace(old, new))
+
+    return edit
+
+
+def wrong_labels(path: Path) -> None:
+    np.save(path / "labels.npy", np.zeros((5, 32, 32), np.uint16))
+    change(label_maps=True)(path)
+
+
 def cut_index(path: Path) -> None:
     lines = (path / "index.jsonl").read_text().splitlines(keepends=True)
     (path / "index.jsonl").write_text("".join(lines[:-1]))
@@ -60,7 +84,7 @@ def swap_index(path: Path) -> None:
     ("harm", "error", "message"),
     [
         (lambda p: (p / "dataset.json").unlink(), UsageError, "not a prepared data set"),
-        (change(schema=2), InputRejected, "schema 2, newer than the 1 known here; update"),
+        (change(schema=3), InputRejected, "schema 3, newer than the 2 known here; update"),
         (change(schema=None), InputRejected, "schema is missing"),
         (change(count="many"), InputRejected, "dataset.json: count: Input should be"),
         (change(surprise=1), InputRejected, "dataset.json: surprise: Extra inputs"),
@@ -68,6 +92,10 @@ def swap_index(path: Path) -> None:
         (write("dataset.json", b"[]"), InputRejected, "damaged data set"),
         (lambda p: (p / "slices.npy").unlink(), InputRejected, "slices.npy is missing"),
         (change(paired=True), InputRejected, "targets.npy is missing"),
+        (change(label_maps=True), InputRejected, "labels.npy is missing"),
+        (wrong_labels, InputRejected, r"labels.npy is uint16 .*expected uint8 \(5, 32, 32\)"),
+        (swap(b'"unknown"', b'"t2"'), InputRejected, "facts are not those of its checksum"),
+        (swap(b'"test_fraction": 0.2', b'"test_fraction": 0.3'), InputRejected, "checksum"),
         (lambda p: (p / "index.jsonl").unlink(), InputRejected, "index.jsonl is missing"),
         (save(np.zeros((5, 32, 32), np.uint8)), InputRejected, "slices.npy is uint8"),
         (save(np.zeros((4, 32, 32), np.uint16)), InputRejected, r"\(4, 32, 32\), expected uint16"),
@@ -103,6 +131,7 @@ def test_fingerprint_covers_the_pixels(made: Path) -> None:
         (lambda d: d.slices("validation"), "unknown split 'validation'; train, test"),
         (lambda d: d.slices("train", "b"), "no label 'b'; it has 'a'"),
         (lambda d: d.targets(), "not a paired data set"),
+        (lambda d: d.label_maps(), "has no label maps; prepare it with --label-maps"),
     ],
 )
 def test_wrong_questions(made: Path, call: Callable, message: str) -> None:
@@ -129,3 +158,48 @@ def test_writer_makes_what_numpy_would(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", got)
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
     np.testing.assert_array_equal(got, to_uint16(x))
+
+
+def test_sets_of_schema_1_still_open(made: Path) -> None:
+    """As they were written: without the fields that schema 2 added."""
+    added = ("series", "order", "position", "contrast", "tags")
+    records = [json.loads(line) for line in (made / "index.jsonl").read_text().splitlines()]
+    for record in records:
+        for name in added:
+            del record[name]
+    (made / "index.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    document = json.loads((made / "dataset.json").read_text())
+    for name in ("label_maps", "notes", "checksum"):
+        del document[name]
+    document |= {"schema": 1, "fingerprint": fingerprint(made, paired=False)}
+    (made / "dataset.json").write_text(json.dumps(document))
+    dataset = PreparedDataset.open(made)
+    dataset.check_fingerprint()
+    assert dataset.info.schema_version == 1
+    assert dataset.records[0].position is None
+    assert dataset.slices("all").shape == (5, 32, 32)
+
+
+def test_what_is_written_is_sealed(made: Path) -> None:
+    info = read_info(made)
+    assert info.checksum is not None
+    write_info(made, info.model_copy(update={"contrast": "t2"}))
+    assert read_info(made).contrast == "t2"
+
+
+def test_array_file_goes_on_where_it_was(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, (7, 3, 2)).astype(np.float32)
+    first = ArrayFile(tmp_path / "a.npy", (3, 2), np.float32)
+    assert first.append(x[:5]) == x[:5].tobytes()
+    first.abandon()
+    with (tmp_path / "a.npy").open("ab") as file:
+        file.write(b"torn")
+    second = ArrayFile(tmp_path / "a.npy", (3, 2), np.float32)
+    assert second.read(1, 2) == x[1:3].tobytes()
+    assert len(second.read(4, 2)) == x[4:5].nbytes + 4
+    second.truncate(4)
+    second.append(x[4:])
+    second.close()
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), x)
+    np.save(tmp_path / "b.npy", x)
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()

@@ -97,6 +97,16 @@ def test_block_is_contiguous_guarded_and_free_of_copies(seed: int) -> None:
     assert len(sides_of(exact, sides)[0] & {"train", "test"}) == 1
 
 
+def test_block_sets_mirrored_copies_aside() -> None:
+    thumbnails = loners(20)
+    mirrors = thumbnails[::-1].copy()  # slice i is the mirror of slice 19 - i
+    tied = Ties([None] * 20, [None] * 20, [None] * 20, thumbnails, mirrors)
+    _, _, sides = split(tied, "block", 0.1, 0)
+    tested = [i for i, side in enumerate(sides) if side == "test"]
+    assert len(tested) == 2
+    assert {sides[19 - i] for i in tested} <= {"guard", "test"}
+
+
 def test_nothing_to_test_on() -> None:
     copies = ties([None] * 3, [0, 0, 0])
     assert split(copies, "auto", 0.3, 0)[1:] == (

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ def make(root: Path, *names: str) -> None:
 
 def test_natural_order_and_what_is_left_out(tmp_path: Path) -> None:
     make(tmp_path, "b/slice 10.png", "b/slice 2.PNG", "a.jpeg", "IM0001", "MR.1.2.3", "v.nii.gz")
-    make(tmp_path, "README.md", "c/manifest.csv", "c/other.csv", "DICOMDIR", "x.gz")
+    make(tmp_path, "README.md", "c/manifest.csv", "c/other.csv", "notes.csv.gz", "x.gz.gz")
+    make(tmp_path, "DICOMDIR", "b/scans.ZIP", "a.tar.gz", "IM1.gz", "b/MR.dcm.gz", "c/t.tgz")
     make(tmp_path, ".hidden.png", ".git/a.png")
     make(tmp_path, *(f"out/{name}" for name in ("dataset.json", "slices.npy", "sheet.png")))
     found = walk(tmp_path)
@@ -32,11 +34,19 @@ def test_natural_order_and_what_is_left_out(tmp_path: Path) -> None:
     assert found.ignored == {
         ".md": 1,
         ".csv": 2,
-        "dicomdir": 1,
-        ".gz": 1,
+        ".gz": 2,
         "prepared data set": 1,
     }
+    assert [name for name, _ in found.archives] == [
+        "DICOMDIR",
+        "IM1.gz",
+        "a.tar.gz",
+        "b/MR.dcm.gz",
+        "b/scans.ZIP",
+        "c/t.tgz",
+    ]
     assert found.refused == []
+    assert all(path == tmp_path / name for name, path in found.files + found.archives)
 
 
 def test_links_and_pipes(tmp_path: Path) -> None:
@@ -75,8 +85,11 @@ def test_closed_folder(tmp_path: Path) -> None:
 
 
 def test_one_file(tmp_path: Path) -> None:
-    make(tmp_path, "odd.xyz")
+    make(tmp_path, "odd.xyz", "scans.zip", "DICOMDIR")
     assert [name for name, _ in walk(tmp_path / "odd.xyz").files] == ["odd.xyz"]
+    for name in ("scans.zip", "DICOMDIR"):
+        found = walk(tmp_path / name)
+        assert (found.files, found.archives) == ([], [(name, tmp_path / name)])
 
 
 @pytest.mark.parametrize(
@@ -85,6 +98,9 @@ def test_one_file(tmp_path: Path) -> None:
         ("a/b.PNG", ".png", "a/b"),
         ("v.nii.gz", ".nii.gz", "v"),
         ("v.nii", ".nii", "v"),
+        ("a.TAR.gz", ".tar.gz", "a"),
+        ("a.dcm.gz", ".gz", "a.dcm"),
+        ("cd/DICOMDIR", "dicomdir", "cd/"),
         ("1.2.840.5", "", "1.2.840.5"),
         ("IM", "", "IM"),
         ("a.b/c", "", "a.b/c"),
@@ -93,6 +109,12 @@ def test_one_file(tmp_path: Path) -> None:
 )
 def test_names(name: str, kind: str, twin: str) -> None:
     assert (suffix(name), stem(name)) == (kind, twin)
+
+
+def test_a_refusal_survives_the_way_between_processes() -> None:
+    refused = pickle.loads(pickle.dumps(Refused("a\nb.png", "broken")))
+    assert (refused.name, refused.reason) == ("a\nb.png", "broken")
+    assert str(refused) == r"a\nb.png: broken"
 
 
 def test_refusals_are_one_line_whatever_the_name() -> None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from typer import Typer
+from typer.testing import CliRunner
 
 from fastmrigan.imaging import dataset
 from fastmrigan.imaging.quantise import to_uint8
 from fastmrigan.runtime import shards
+
+if TYPE_CHECKING:
+    from fastmrigan.metrics.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
@@ -150,3 +157,42 @@ def make() -> SimpleNamespace:
     return SimpleNamespace(
         discs=discs, dataset=write_dataset, shards=write_shards, pairs=write_pairs
     )
+
+
+@pytest.fixture(scope="module")
+def short_classifier() -> Iterator[None]:
+    """The classifier on a budget of a few seconds."""
+    from fastmrigan.metrics import classifier_measures, two_sample
+
+    patch = pytest.MonkeyPatch()
+    train = partial(classifier_measures.train_tumour_classifier, steps=30, batch=32)
+    patch.setattr(classifier_measures, "train_tumour_classifier", train)
+    patch.setattr(classifier_measures, "real_or_fake", partial(two_sample.real_or_fake, steps=20))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def measure() -> Callable[..., Evaluation]:
+    """measure(real, synthetic, **options) is the evaluation of both."""
+    from fastmrigan.metrics.evaluation import evaluate
+    from fastmrigan.metrics.evaluation_inputs import Asked
+
+    return lambda real, synthetic, **options: evaluate(Asked(real, synthetic, **options))
+
+
+@pytest.fixture(scope="session")
+def invoke() -> Callable[..., str]:
+    """invoke(*arguments) is what the command prints; an expected error is raised."""
+    from fastmrigan.cli.evaluate import evaluate
+
+    app = Typer()
+    app.command()(evaluate)
+
+    def run(*arguments: object) -> str:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception is not None:
+            raise result.exception
+        return result.stdout
+
+    return run

@@ -174,7 +174,10 @@ def different(rows):
         (lambda: interval(np.mean, np.ones(3), draws=1), "at least 2 draws, got 1"),
         (lambda: interval(np.mean, np.ones(3), level=95), "level is 95, expected above 0"),
         (lambda: interval(np.mean, np.ones(3), method="basic"), "method is 'basic'"),
-        (lambda: interval(np.mean, np.ones(3), groups=[np.ones(2)]), r"3 rows, but groups of"),
+        (
+            lambda: interval(np.mean, np.ones(3), groups=[np.ones(2)]),
+            r"groups, an array \[3\], got float64 \[2\]",
+        ),
         (lambda: interval(np.mean, np.ones(3), groups=[]), "1 arrays, but groups for 0"),
         (lambda: interval(different, np.arange(20), method="bca"), "every draw lies on one side"),
         (lambda: jackknife(np.mean, np.ones(1)), "at least 2 blocks"),

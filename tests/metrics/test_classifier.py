@@ -72,8 +72,8 @@ def test_seeded_and_leaves_the_global_stream_alone():
     ("change", "text"),
     [
         (lambda x, t: (x, t | True), "got 20 tumour and 0 normal"),
-        (lambda x, t: (x, t[:5]), r"got \[20, 64, 64\] and bool \[5\]"),
-        (lambda x, t: (x, t.astype(int)), r"expected slices \[N, H, W\] and bool labels"),
+        (lambda x, t: (x, t[:5]), r"labels as bool \[20\], one a slice, got bool \[5\]"),
+        (lambda x, t: (x, t.astype(int)), r"labels as bool \[20\], one a slice, got int64 \[20\]"),
     ],
 )
 def test_errors(change, text):

@@ -130,9 +130,18 @@ def test_intervals_by_hand(make, monkeypatch):
             "test set: .* 0 tumour and 8 nor",
         ),
         (lambda w: dict(test_tumour=w["test_tumour"][:3]), r"test set: expected .*bool \[3\]"),
-        (lambda w: dict(synthetic_tumour=w["test_slices"][:0]), r"synthetic slices .* \[0, 64"),
-        (lambda w: dict(synthetic_tumour=w["test_slices"][:, :32]), r"\[8, 32, 64\] beside \[64,"),
-        (lambda w: dict(test_groups=np.zeros(3)), r"8 test slices, but groups of shape \[3\]"),
+        (
+            lambda w: dict(synthetic_tumour=w["test_slices"][:0]),
+            r"synthetic slices: .* N >= 1, got .* \[0, 64",
+        ),
+        (
+            lambda w: dict(synthetic_tumour=w["test_slices"][:, :32]),
+            r"\[64, 64\] \(real\), \[32, 64\] \(synthetic\)",
+        ),
+        (
+            lambda w: dict(test_groups=np.zeros(3)),
+            r"test set: .* an array \[8\], got float64 \[3\]",
+        ),
     ],
 )
 def test_errors(make, change, text):

@@ -297,7 +297,7 @@ deviations = st.one_of(st.just(0.0), st.floats(1e-60, 1e3))
 @settings(deadline=None, max_examples=40)
 @given(
     pairs=st.lists(st.tuples(deviations, deviations), min_size=1, max_size=12),
-    gap=st.floats(-100, 100),
+    gap=st.one_of(st.just(0.0), st.floats(1e-60, 100)),
 )
 def test_diagonal_covariances_by_hand(pairs, gap):
     """Sum of (s1 - s2)²: standard deviations may be zero, so statistics may be singular."""
@@ -308,6 +308,45 @@ def test_diagonal_covariances_by_hand(pairs, gap):
     result = frechet(a, b)
     expected = np.square(first - second).sum() + len(first) * gap**2
     assert abs(result.distance - expected) <= result.error_bound + 1e-12 * expected
+
+
+@settings(deadline=None, max_examples=60)
+@given(shape=shapes, exponent=st.integers(-1000, 1010), as_moments=st.booleans())
+def test_any_scale_is_exact_or_refused(shape, exponent, as_moments):
+    """Features 2^k times as large are 4^k times as far apart, wherever float64 can say so."""
+    a, b = (x.astype(np.float64) for x in sets(*shape))
+    near = frechet(a, b)
+    by, take = 2.0**exponent, known if as_moments else same
+    if 1e-140 < by < 1e145:
+        found = frechet(take(by * a), take(by * b))
+        bound = found.error_bound if as_moments else 0
+        assert found.distance == pytest.approx(near.distance * by * by, rel=1e-9, abs=bound)
+        assert 1e-60 < by < 1e60 or "divided by 2^" in found.method
+    elif not 1e-165 < by < 1e160:  # between the two it depends on the sets
+        with pytest.raises(UsageError, match=r"overflow|underflow"):
+            frechet(take(by * a), take(by * b))
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e-80, 1e80, 1e150])
+@pytest.mark.parametrize("shape", [(6, 5, 9), (40, 30, 9)])
+def test_scales_whose_squares_float64_loses(shape, scale):
+    a, b = (x.astype(np.float64) for x in sets(*shape))
+    if scale < 1e-160:
+        with pytest.raises(UsageError, match=r"the distance underflows float64 .* scale both"):
+            frechet(scale * a, scale * b)
+        return
+    found = frechet(scale * a, scale * b)
+    assert found.distance == pytest.approx(scale * (scale * by_mpmath(a, b)), rel=1e-11)
+    assert 0 < found.error_bound < 1e-9 * found.distance
+    itself = frechet(scale * a, scale * a)
+    assert itself.distance <= itself.error_bound
+
+
+def test_one_tiny_column_beside_a_constant_one():
+    a, b = (np.stack([np.ones(n), 1e-90 * np.arange(n)], axis=1) for n in (9, 12))
+    expected = frechet_distance(a[:, 1:], b[:, 1:])
+    assert expected > 0
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-10)
 
 
 def poisoned(value):
@@ -328,8 +367,12 @@ def poisoned(value):
         (np.zeros((5, 3), int), None, "the first set: expected floats"),
         (Moments(), None, "the first set has 0 rows"),
         (None, Moments().update(np.zeros((1, 3), np.float32)), "the second set has 1 rows"),
-        (1e200 * np.eye(5, 3), None, "squares of the features overflow float64"),
-        (1e200 * np.eye(3), np.zeros((5, 3)), "squares of the features overflow float64"),
+        (1e200 * np.eye(5, 3), None, "the distance overflows float64 .* scale both sets down"),
+        (
+            1e200 * np.eye(3),
+            np.zeros((5, 3)),
+            "the distance overflows float64 .* scale both sets down",
+        ),
         ([[1.0, 2.0]], None, "the first set: expected floats .* an array or a tensor, got list"),
     ],
 )

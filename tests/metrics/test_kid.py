@@ -117,10 +117,10 @@ def poisoned(value):
     [
         (np.zeros((1, 3), np.float32), None, "the first set has 1 rows, pairs need at least 2"),
         (None, np.zeros((5, 4), np.float32), "same number of features, got 3 and 4"),
-        (poisoned(np.nan), None, "the first set has NaN or infinity in row 2"),
-        (None, poisoned(np.inf), "the second set has NaN or infinity in row 2"),
-        (np.zeros(5, np.float32), None, r"expected the first set as floats \[N, d\], got .* \[5\]"),
-        (np.zeros((5, 3), int), None, "expected the first set as floats"),
+        (poisoned(np.nan), None, "the first set: NaN or infinity in row 2"),
+        (None, poisoned(np.inf), "the second set: NaN or infinity in row 2"),
+        (np.zeros(5, np.float32), None, r"the first set: expected floats \[N, d\], got .* \[5\]"),
+        (np.zeros((5, 3), int), None, "the first set: expected floats"),
     ],
 )
 def test_errors(measure, a, b, text):
@@ -129,12 +129,20 @@ def test_errors(measure, a, b, text):
         measure(good if a is None else a, good if b is None else b)
 
 
-@pytest.mark.parametrize(("subsets", "size"), [(0, 3), (1, 1), (1, 6)])
-def test_subset_errors(subsets, size):
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"subsets": 0}, "subsets must be a whole number of at least 1, got 0"),
+        ({"subsets": 1.5}, "subsets must be a whole number of at least 1, got 1.5"),
+        ({"size": 1}, "size must be a whole number of at least 2, got 1"),
+        ({"size": 6}, "100 subsets of 6 rows from sets of 5 and 5; take"),
+        ({"size": 3, "seed": None}, "seed must be a whole number of at least 0, got None"),
+    ],
+)
+def test_subset_errors(options, text):
     good = np.zeros((5, 3), np.float32)
-    text = f"kid_subsets: {subsets} subsets of {size} rows from sets of 5 and 5; take"
-    with pytest.raises(UsageError, match=text):
-        kid_subsets(good, good, subsets=subsets, size=size)
+    with pytest.raises(UsageError, match=f"^kid_subsets: {text}"):
+        kid_subsets(good, good, **options)
 
 
 @pytest.fixture

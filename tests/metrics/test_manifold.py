@@ -56,6 +56,14 @@ def test_blind_to_order_and_to_where_the_origin_lies(n, m, d, seed):
     assert (swapped.precision, swapped.recall) == (found.recall, found.precision)
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e-80, 1e80, 1e200, 1e307])
+def test_blind_to_the_scale(scale):
+    real, made = (x.astype(np.float64) for x in sets(40, 30, 5))
+    found = precision_recall_density_coverage(scale * real, scale * made)
+    assert found == precision_recall_density_coverage(real, made)
+    assert 0 < found.recall < 1
+
+
 def test_what_they_tell_apart():
     real, alike = sets(400, 400, 8, spread=1)
     alike = alike - np.float32(0.3)
@@ -88,10 +96,10 @@ def test_one_outlier_lifts_recall_and_not_coverage():
         (np.zeros((5, 2)), None, 5, "the real set has 5 rows, 5 neighbours need at least 6"),
         (None, np.zeros((3, 2)), 3, "the made set has 3 rows, 3 neighbours need at least 4"),
         (None, np.zeros((9, 3)), 5, "same number of features, got 2 and 3"),
-        (np.full((9, 2), np.nan), None, 5, "the real set has NaN or infinity in row 0"),
-        (np.zeros(9), None, 5, r"expected the real set as floats \[N, d\], got float64 \[9\]"),
-        (None, np.zeros((9, 2), int), 5, "expected the made set as floats"),
-        (None, None, 0, "k must be at least 1, got 0"),
+        (np.full((9, 2), np.nan), None, 5, "the real set: NaN or infinity in row 0"),
+        (np.zeros(9), None, 5, r"the real set: expected floats \[N, d\], got float64 \[9\]"),
+        (None, np.zeros((9, 2), int), 5, "the made set: expected floats"),
+        (None, None, 0, "k must be a whole number of at least 1, got 0"),
     ],
 )
 def test_errors(real, made, k, text):

@@ -158,6 +158,28 @@ def test_copies_are_found_in_feature_space(world):
     )
 
 
+def test_the_search_by_pixels_is_not_done_twice(phantom, monkeypatch):
+    """Features of another network on the same slices take the poses found before."""
+    sides = (phantom.others[:40], phantom.train[:60], phantom.held_out[:30])
+
+    def features(slices):
+        return slices[:, ::8, ::8].reshape(len(slices), -1)
+
+    pixels = find_copies(*sides, shown=False)
+    alone = find_copies(*sides, features=features, shown=False)
+    monkeypatch.setattr(memorisation, "AlignedSearch", None)
+    found = find_copies(*sides, features=features, pixels=pixels, shown=False)
+    for name in ("nearest", "score", "flagged", "mirrored", "held_out_score"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
+    assert not np.array_equal(found.score, pixels.score)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress(phantom, capsys, shown):
+    find_copies(phantom.others[:40], phantom.train[:60], phantom.held_out[:30], shown=shown)
+    assert ("copies by pixels: 70 slices" in capsys.readouterr().err) == shown
+
+
 def test_larger_slices_are_compared_at_64():
     signals = phantom_slices(150, 128, seed=6).signals["t2"]
     slices = (2 * signals - 1).astype(np.float32)
@@ -205,8 +227,14 @@ def test_constant_slices_are_no_copies(phantom):
     [
         (lambda w: dict(held_out=w.held_out[:19]), "19 held-out slices, at least 20 .*--test-frac"),
         (lambda w: dict(train=w.train[:0]), "0 training slices, at least 1"),
-        (lambda w: dict(made=w.others[0]), r"synthetic slices as float32 \[N, H, W\] .*\[64, 64\]"),
-        (lambda w: dict(made=w.others.astype(float)), "synthetic slices as float32 .* float64"),
+        (
+            lambda w: dict(made=w.others[0]),
+            r"synthetic slices: expected float32 \[N, H, W\] .*\[64, 64\]",
+        ),
+        (
+            lambda w: dict(made=w.others.astype(float)),
+            "synthetic slices: expected float32 .* float64",
+        ),
         (lambda w: dict(held_out=w.held_out[:, :32, :32]), "are 32x32, the training slices 64x64"),
     ],
 )

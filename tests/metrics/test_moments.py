@@ -209,7 +209,10 @@ def npz(**content):
         (npz(mu=np.zeros(2), sigma=-np.eye(2)), "its diagonal not negative"),
         (npz(mu=np.array([0, np.nan]), sigma=np.eye(2)), "mu or sigma has NaN or infinity"),
         (npz(mu=np.zeros(2), sigma=np.full((2, 2), np.inf)), "mu or sigma has NaN or infinity"),
-        (npz(mu=np.zeros(2), sigma=np.eye(2), count=1), "count of at least 2, got 1"),
+        (
+            npz(mu=np.zeros(2), sigma=np.eye(2), count=1),
+            "the count must be a whole number of at least 2, got 1",
+        ),
         (npz(mu=np.array([None]), sigma=np.eye(1)), "not readable as .npz"),
     ],
 )
@@ -236,6 +239,23 @@ def test_files_that_are_refused(content, text, tmp_path):
         (lambda x: Moments.load("nowhere.npz"), "nowhere.npz: no such file"),
         (lambda x: Moments.load("stats.npy"), "reference statistics are .npz files"),
         (lambda x: Moments().update(x).save("stats.npy"), "reference statistics are .npz files"),
+        (lambda x: Moments().update(x).save("no/a.npz"), "no/a.npz: there is no folder no; make"),
+        (lambda x: Moments().update(x).save("/proc/a.npz"), "/proc/a.npz: "),
+        (lambda x: Moments().update(x).save(None), "the path of an .npz file, got NoneType"),
+        (lambda x: Moments.load(3), "the path of an .npz file, got int"),
+        (lambda x: Moments().update(x).merge(x), "expected Moments to merge, got ndarray"),
+        (lambda x: Moments.of_statistics(["a"], x), "mu must hold real numbers"),
+        (lambda x: Moments.of_statistics([[1], [1, 2]], x), "mu is no array of numbers"),
+        (lambda x: Moments.of_statistics([0], [[1j]]), "sigma must hold real numbers, got complex"),
+        (lambda x: Moments.of_statistics([0], [[1]], "many"), "the count must be a whole number"),
+        (lambda x: Moments().update(1e160 * np.eye(5)), "the squares .* overflow float64; scale"),
+        (lambda x: Moments().update(1e-160 * np.eye(5)), "the squares .* underflow float64; scale"),
+        (
+            lambda x: (
+                Moments().update(0 * np.eye(5)).merge(Moments().update(1e160 + 0 * np.eye(5)))
+            ),
+            "the squares .* overflow float64; scale",
+        ),
     ],
 )
 def test_errors(call, text):

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from fastmrigan.errors import UsageError
-from fastmrigan.metrics.neighbours import SHIFT, nearest_aligned, nearest_real
+from fastmrigan.metrics.neighbours import SHIFT, nearest_aligned, nearest_real, unit_rows
 
 
 def smooth(count, seed, size=64, sigma=4):
@@ -92,6 +94,46 @@ def test_moved_copies_are_found(by, mirrored):
     assert (found.correlation > 0.9999).all()
     assert (found.mirrored == mirrored).all()
     assert (found.moved == by).all()
+
+
+def plain_nearest(queries, real):
+    """The two steps one window at a time: half size, then every pose of the 6 most alike."""
+
+    def windows(x, reach):  # [N, (2 reach + 1)², side²], unit rows
+        side = x.shape[-1] - 2 * reach
+        places = [(y, z) for y in range(2 * reach + 1) for z in range(2 * reach + 1)]
+        cut = [x[:, y : y + side, z : z + side].flatten(1) for y, z in places]
+        return torch.stack([unit_rows(rows) for rows in cut], dim=1)
+
+    x, y = torch.from_numpy(queries), torch.from_numpy(real)
+    small, small_real = (F.avg_pool2d(each, 2) for each in (x, y))
+    reach = SHIFT // 2
+    rows = windows(small_real, reach)[:, len(windows(small_real[:1], reach)[0]) // 2]  # centres
+    poses = torch.stack([windows(small, reach), windows(small.flip(-1), reach)], dim=1)
+    likely = (poses @ rows.T).amax(dim=(1, 2)).topk(min(6, len(real))).indices  # [M, K]
+    fine = windows(y, SHIFT)[:, 24]
+    both = torch.stack([windows(x, SHIFT), windows(x.flip(-1), SHIFT)], dim=2)  # [M, 49, 2, …]
+    scores = both @ fine[likely].mT[:, None]  # [M, 49, 2, K]
+    best = scores.mT.flatten(1).max(dim=1)  # of 49 * K * 2
+    index = likely.gather(1, (best.indices // 2 % likely.shape[1])[:, None])[:, 0]
+    return index.numpy(), best.values.numpy(), (best.indices % 2 == 1).numpy()
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+def test_equals_the_plain_search(offset):
+    """Window by window, each less its own mean; beyond whole pixels a score can only rise."""
+    real = smooth(60, 0, 32, 2)
+    order = np.random.default_rng(3).permutation(60)[:20]
+    copies = np.roll(real[order][:, :, ::-1], 2, axis=1)
+    made = np.concatenate([smooth(20, 1, 32, 2), 0.4 * copies]) + np.float32(offset)
+    index, score, mirrored = plain_nearest(made, real)
+    found = nearest_aligned(made, real, block=16)
+    np.testing.assert_array_equal(found.index, index)
+    np.testing.assert_array_equal(found.mirrored, mirrored)
+    assert (found.correlation >= score - 1e-6).all()
+    whole = np.array([(c - s) < 1e-6 for c, s in zip(found.correlation, score, strict=True)])
+    assert whole[20:].all()  # copies moved by whole pixels
+    np.testing.assert_array_equal(found.index[20:], order)
 
 
 def test_beyond_the_shift_no_copy():

@@ -1,6 +1,7 @@
 """`fastmrigan evaluate --runs`: what a folder of runs and reports becomes."""
 
 import json
+import re
 
 import pytest
 
@@ -84,6 +85,21 @@ def test_only_what_compares_is_compared(folder):
     assert "<b>0.25</b>" not in page
     assert page.count("<table ") == 3
     assert "fd_random_floor" not in page  # a figure for comparison alone is in the JSON
+
+
+@pytest.mark.parametrize(
+    ("values", "bold"),
+    [
+        ((0.5, 0.25, 0.25), []),
+        ((0.5, 0.25, 0.250001), []),  # which look the same
+        ((0.5, 0.25, 0.2501), ["0.25"]),
+        ((0.5, 0.5), []),
+    ],
+)
+def test_a_best_that_is_shared_is_not_marked(tmp_path, values, bold):
+    for number, value in enumerate(values):
+        report(tmp_path / f"{number}.json", "dcgan", value)
+    assert re.findall("<b>(.*?)</b>", runs_page(read_runs(tmp_path))) == bold
 
 
 def test_the_command(folder, tmp_path, capsys):

@@ -109,11 +109,20 @@ def test_seeded(make):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda x: dict(real=x[:7]), r"real set as float32 \[N, H, W\] with N >= 8, got .*\[7, 64"),
-        (lambda x: dict(made=x.astype(float)), "synthetic set as float32 .* got float64"),
+        (
+            lambda x: dict(real=x[:7]),
+            r"real set: expected float32 \[N, H, W\] with N >= 8, got .*\[7, 64",
+        ),
+        (lambda x: dict(made=x.astype(float)), "synthetic set: expected float32 .* got float64"),
         (lambda x: dict(made=x[:, :32]), r"one size, got \[64, 64\] and \[32, 64\]"),
-        (lambda x: dict(real_groups=np.zeros(3)), r"expected groups \[20\] of the real set"),
-        (lambda x: dict(real_groups=np.zeros(20)), "at least two of them, .* and 1 groups"),
+        (
+            lambda x: dict(real_groups=np.zeros(3)),
+            r"real set: expected names of groups, an array \[20\], got float64 \[3\]",
+        ),
+        (
+            lambda x: dict(real_groups=np.zeros(20)),
+            "real set: expected at least two groups, got one",
+        ),
     ],
 )
 def test_errors(make, change, text):
@@ -126,5 +135,5 @@ def test_nan_is_refused():
     slices = np.zeros((16, 32, 32), np.float32)
     spoilt = slices.copy()
     spoilt[3, 4, 5] = np.nan
-    with pytest.raises(UsageError, match="the real set has NaN"):
+    with pytest.raises(UsageError, match="real_or_fake, real set: NaN"):
         real_or_fake(spoilt, slices)

@@ -14,6 +14,8 @@ from fastmrigan.errors import InputRejected, UsageError
 from fastmrigan.runtime.shards import FORMATS, Origin, Plan, Shard, commit, read_slices
 
 ORIGIN = Origin(seed=7, model_sha256="ab" * 32)
+OF_SLICES = [fmt for fmt in FORMATS if fmt != "nifti"]  # that is of series: test_shards_dicom.py
+OF_EACH = [(fmt, dtype) for fmt in OF_SLICES for dtype in FORMATS[fmt].dtypes]
 
 
 def some_slices(count: int, dtype: str = "uint8") -> np.ndarray:
@@ -33,8 +35,7 @@ def test_a_plan_covers_every_slice_once(count, size, cuts):
     assert len(Plan(count, size)) == len(cuts)
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
-@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize(("fmt", "dtype"), OF_EACH)
 def test_what_is_written_reads_back(tmp_path, fmt, dtype):
     slices = some_slices(7, dtype)
     for shard in Plan(7, 3):
@@ -79,8 +80,8 @@ def test_a_png_is_grey_and_labelled(tmp_path):
         assert json.loads(image.text["fastmrigan"])["synthetic"] is True
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
-def test_the_bytes_do_not_depend_on_the_time(tmp_path, fmt, monkeypatch):
+@pytest.mark.parametrize(("fmt", "dtype"), OF_EACH)
+def test_the_bytes_do_not_depend_on_the_time(tmp_path, fmt, dtype, monkeypatch):
     import time
 
     written = []
@@ -88,17 +89,19 @@ def test_the_bytes_do_not_depend_on_the_time(tmp_path, fmt, monkeypatch):
         monkeypatch.setattr(time, "time", lambda clock=clock: clock)
         folder = tmp_path / name
         folder.mkdir()
-        commit(folder, FORMATS[fmt], Shard(0, 0, 2), some_slices(2), ORIGIN)
+        commit(folder, FORMATS[fmt], Shard(0, 0, 2), some_slices(2, dtype), ORIGIN)
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         written.append([p.read_bytes() for p in files])
     assert written[0] == written[1]
 
 
 @pytest.mark.parametrize(
-    ("fmt", "name"), [("shard", "shard-000000.tar"), ("npz", "shard-000000.npz")]
+    ("fmt", "name"),
+    [("shard", "shard-000000.tar"), ("npz", "shard-000000.npz"), ("dicom", "shard-000000.tar")],
 )
 def test_a_damaged_shard_is_named(tmp_path, fmt, name):
-    commit(tmp_path, FORMATS[fmt], Shard(0, 0, 2), some_slices(2), ORIGIN)
+    slices = some_slices(2, FORMATS[fmt].dtypes[-1])
+    commit(tmp_path, FORMATS[fmt], Shard(0, 0, 2), slices, ORIGIN)
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:700])
     with pytest.raises(InputRejected, match=f"{name}: not a whole shard"):

@@ -6,7 +6,6 @@ Stored values are the same in PNG and DICOM: MR round(signal * 65535), CT Hounsf
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from fastmrigan.errors import MissingDependency
+from fastmrigan.imaging.emit import uids
 from fastmrigan.imaging.phantom.signal import SEQUENCES
 from fastmrigan.imaging.phantom.slices import FIELD_OF_VIEW_MM
 
@@ -95,6 +95,7 @@ def dicom_bytes(signal: Float32, info: SliceInfo) -> bytes:
     data.DerivationDescription = "Synthetic phantom, not acquired from a patient"
     data.SyntheticData = "YES"
     data.ContentQualification = "RESEARCH"
+    data.BurnedInAnnotation = "NO"
     data.Modality = "CT" if ct else "MR"
     data.Manufacturer = "FastMRIGAN"
     data.ManufacturerModelName = "Procedural head phantom"
@@ -151,5 +152,4 @@ def dicom_bytes(signal: Float32, info: SliceInfo) -> bytes:
 
 def uid(info: SliceInfo, *parts: object) -> str:
     """A 2.25 unique identifier made of the settings, the head and `parts`: the same each run."""
-    text = "/".join(str(part) for part in (info.request, info.head, *parts))
-    return f"2.25.{int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], 'big')}"
+    return uids.uid(info.request, info.head, *parts)

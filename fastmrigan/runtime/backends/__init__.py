@@ -9,10 +9,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from fastmrigan.errors import FastMriganError, MissingDependency, ModelRefused, UsageError
-from fastmrigan.runtime.backends.base import Backend, BackendOptions, reason
+from fastmrigan.runtime.backends.base import Backend, BackendOptions, GraphFile, reason
 from fastmrigan.runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeCudaBackend
 from fastmrigan.runtime.backends.openvino import OpenVINOBackend
-from fastmrigan.runtime.model_file import ModelFile
 
 __all__ = ["AUTO", "BACKENDS", "Backend", "BackendOptions", "choose", "installed", "open_backend"]
 
@@ -45,8 +44,8 @@ def choose(name: str) -> tuple[str, str]:
     raise MissingDependency("openvino", "ort", "generating slices")
 
 
-def open_backend(model: ModelFile, name: str, options: BackendOptions) -> Backend:
-    """Compiles the model on the backend `name` (never `auto`: see `choose`).
+def open_backend(model: GraphFile, name: str, options: BackendOptions) -> Backend:
+    """Compiles a model file, or a plain graph, on the backend `name` (never `auto`: see `choose`).
 
     Raises UsageError for options it does not offer, ModelRefused where the engine says no.
     """

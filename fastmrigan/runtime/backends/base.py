@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-from fastmrigan.runtime.model_file import ModelFile
 
 Float32 = npt.NDArray[np.float32]
 
@@ -21,6 +21,22 @@ class BackendOptions:
     batch: int = 64  # slices a call, fixed when the engine is compiled
     precision: str = "auto"  # fp32, bf16, or auto: what the engine takes on this processor
     threads: int | None = None  # None: as many as this process may use
+
+
+class GraphFile(Protocol):
+    """What an engine reads of a model file: all that it needs of any .onnx graph."""
+
+    @property
+    def path(self) -> Path:
+        """For messages."""
+
+    @property
+    def data(self) -> bytes:
+        """The whole .onnx file."""
+
+    @property
+    def parity(self) -> Mapping[str, Any]:
+        """Measured differences from PyTorch, by engine; empty where none were."""
 
 
 class Backend(ABC):
@@ -38,7 +54,7 @@ class Backend(ABC):
     threads: int
 
     @abstractmethod
-    def __init__(self, model: ModelFile, options: BackendOptions) -> None: ...
+    def __init__(self, model: GraphFile, options: BackendOptions) -> None: ...
 
     @abstractmethod
     def run(self, x: Float32) -> Float32:

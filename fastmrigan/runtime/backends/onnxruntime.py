@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from fastmrigan.errors import UsageError
-from fastmrigan.runtime.backends.base import Backend, BackendOptions, Float32
+from fastmrigan.runtime.backends.base import Backend, BackendOptions, Float32, GraphFile
 from fastmrigan.runtime.machine import processor
-from fastmrigan.runtime.model_file import ModelFile
 
 
 class OnnxRuntimeBackend(Backend):
@@ -23,7 +22,7 @@ class OnnxRuntimeBackend(Backend):
     precisions = ("fp32",)
     provider = "CPUExecutionProvider"
 
-    def __init__(self, model: ModelFile, options: BackendOptions) -> None:
+    def __init__(self, model: GraphFile, options: BackendOptions) -> None:
         import onnxruntime as ort
 
         if options.precision not in ("auto", *self.precisions):

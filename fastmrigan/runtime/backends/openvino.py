@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastmrigan.errors import UsageError
-from fastmrigan.runtime.backends.base import Backend, BackendOptions, Float32
-from fastmrigan.runtime.model_file import ModelFile
+from fastmrigan.runtime.backends.base import Backend, BackendOptions, Float32, GraphFile
 
 # auto takes bf16 only where the model file says that it stays this close to PyTorch.
 BF16_MIN_DB = 45.0
@@ -39,7 +38,7 @@ class OpenVINOBackend(Backend):
     extra = "ort"
     precisions = ("fp32", "bf16")
 
-    def __init__(self, model: ModelFile, options: BackendOptions) -> None:
+    def __init__(self, model: GraphFile, options: BackendOptions) -> None:
         import openvino as ov
 
         core = the_core()
@@ -86,11 +85,11 @@ def runs_bf16(compiled: Any) -> bool:
     )
 
 
-def _auto(model: ModelFile, bf16_here: bool) -> tuple[str, str]:
+def _auto(model: GraphFile, bf16_here: bool) -> tuple[str, str]:
     """The precision taken, and why."""
     if not bf16_here:
         return "fp32", "auto: the processor has no bf16"
-    measured = model.metadata.parity.get("openvino-bf16", {}).get("psnr_db")
+    measured = model.parity.get("openvino-bf16", {}).get("psnr_db")
     if measured is None:
         return "fp32", "auto: the model file records nothing about bf16"
     taken = "bf16" if measured >= BF16_MIN_DB else "fp32"

@@ -1,0 +1,78 @@
+"""`fastmrigan deidentify`: DICOM files re-emitted without identity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SHOWN = 5  # refused files named on the terminal; all are in the file of rejects
+
+
+def deidentify(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder (or one file) of DICOM.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder for the new files: new, or empty.")
+    ],
+    salt: Annotated[
+        str | None,
+        typer.Option(
+            help="Secret that UIDs and patient IDs are hashed with: the same one gives the same "
+            "IDs over runs. By default random, and never written. Others on this machine can see "
+            "it: prefer --salt-file."
+        ),
+    ] = None,
+    salt_file: Annotated[
+        Path | None, typer.Option(help="File that holds the salt. Keep it as you keep the names.")
+    ] = None,
+    allow_burned_in: Annotated[
+        str,
+        typer.Option(
+            help="Images let through by BurnedInAnnotation: no, unknown (also where it is absent) "
+            "or yes. The others go to quarantine: they are refused."
+        ),
+    ] = "no",
+) -> None:
+    """Re-emit DICOM without identity: PS3.15 annex E headers, pixels as they are.
+
+    Faces are not removed: from a head volume they can be rebuilt.
+    """
+    from fastmrigan.errors import EXIT_SOME_REJECTED
+    from fastmrigan.imaging import deidentify as room
+
+    options = room.DeidentifyOptions(read_salt(salt, salt_file), allow_burned_in)
+    done = room.deidentify(source, out, options)
+    print(f"de-identified {files(done.written)} in {out} ({len(done.series):,} series)")
+    if done.present:
+        print(f"{done.present:,} were there already, byte for byte")
+    if done.twins:
+        print(f"warning: {done.twins:,} share their SOP Instance UID with another file")
+    if options.salt is None:
+        print("the salt was random: no later run gives these UIDs again")
+    if done.ignored:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(done.ignored.items()))
+        print(f"ignored files that are no DICOM: {kinds}")
+    if done.refused:
+        rejects = room.rejects_path(out.absolute())
+        print(f"refused {files(len(done.refused))}, named with the reason in {rejects}:")
+        for refused in done.refused[:SHOWN]:
+            print(f"  {refused}")
+        if done.refused[SHOWN:]:
+            print(f"  and {len(done.refused) - SHOWN:,} more")
+        raise typer.Exit(EXIT_SOME_REJECTED)
+
+
+def files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count:,} files"
+
+
+def read_salt(salt: str | None, salt_file: Path | None) -> bytes | None:
+    """The salt given by one of the two options, without the line's end."""
+    from fastmrigan.errors import UsageError
+
+    if salt is not None and salt_file is not None:
+        raise UsageError("--salt and --salt-file: give one of them")
+    if salt_file is not None:
+        return salt_file.read_bytes().rstrip(b"\r\n")
+    return None if salt is None else salt.encode("utf-8", "surrogateescape")

@@ -1,0 +1,289 @@
+"""Associations with a peer that carry C-ECHO and C-STORE.
+
+An association is pynetdicom's own, opened without the thread that `AE.associate` starts beside it
+to answer requests of the peer: nobody asks a sender anything, and `send_c_store` waits a
+millisecond a message until that thread stands still. Data sets go out encoded as they lie in their
+files (`send_c_store` takes paths or decodes; a member of a tar archive has no path).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fastmrigan.errors import MissingDependency
+from fastmrigan.imaging.send.message import command_set, request
+from fastmrigan.imaging.send.peer import SMALLEST_PDU, Answer, Limits, Peer, PeerError
+from fastmrigan.imaging.send.source import Item
+
+if TYPE_CHECKING:
+    from pynetdicom.events import Event
+    from pynetdicom.pdu_primitives import P_DATA
+
+QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
+VERIFICATION = ("1.2.840.10008.1.1", "1.2.840.10008.1.2")  # C-ECHO, in implicit VR little endian
+RECEIVED_PDU = 16384  # what we take at once: the peer sends us answers of 100 bytes
+CONTEXTS = 128  # that one association carries (PS3.8 section 9.3.2.2: odd numbers up to 255)
+
+TRANSIENT = 2  # a rejection that may not last (PS3.8 table 9-21)
+
+# Why a presentation context was not accepted: PS3.8 table 9-18.
+REFUSALS = {
+    1: "its user does not want it",
+    2: "it gives no reason",
+    3: "it does not store this SOP class",
+    4: "it does not take this transfer syntax",
+}
+
+
+class EchoRefused(PeerError):
+    """A peer that accepts associations, but no C-ECHO on them."""
+
+
+class Busy(PeerError):
+    """A peer that refuses an association for now: it has as many as it takes."""
+
+
+class Lost(Exception):
+    """An association that ended while an answer was due; the message says why."""
+
+
+class Connection:
+    """One association, for one thread; `cut` alone may be called from another.
+
+    contexts: (SOP class, transfer syntax) of what is to be sent, 1 to CONTEXTS; nothing else is
+    offered. `accepted` and `refused` tell, once open, what became of each. Raises PeerError where
+    the host's name leads nowhere, MissingDependency.
+    """
+
+    def __init__(self, peer: Peer, contexts: Sequence[tuple[str, str]], limits: Limits) -> None:
+        try:
+            from pynetdicom import AE, build_context, evt
+            from pynetdicom.association import Association
+            from pynetdicom.transport import AddressInformation, AssociationSocket
+        except ImportError:
+            raise MissingDependency("pynetdicom", "dicom", "sending DICOM") from None
+
+        self.peer, self.limits = peer, limits
+        self.accepted: dict[tuple[str, str], int] = {}  # to the number of the context
+        self.refused: dict[tuple[str, str], str] = {}  # to the reason
+        self.reached = False  # the transport connection has been open
+        self.said = ""  # by the peer when it aborted
+        self.number = 0  # of the last message
+        try:
+            remote = AddressInformation(peer.host, peer.port)
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", error)
+            raise PeerError(f"--to {peer}: no such host ({why})") from error
+        local = AddressInformation("" if remote.is_ipv4 else "::", 0)
+
+        ae = AE(peer.calling)
+        ae.connection_timeout = ae.acse_timeout = limits.timeout
+        ae.network_timeout = None
+        self.association = association = Association(ae, "requestor")
+        for event in association.get_events():  # what writes every message out for a log
+            if event.is_notification:
+                for handler in list(association.get_handlers(event)):
+                    association.unbind(event, handler[0])  # type: ignore[index]
+        association.bind(evt.EVT_CONN_OPEN, self._opened)
+        association.bind(evt.EVT_PDU_SENT, self._sent)
+        association.bind(evt.EVT_PDU_RECV, self._received)
+        transport = AssociationSocket(association, address=local)
+        assert transport.socket is not None
+        self.socket: socket.socket = transport.socket
+        # Else Nagle's algorithm keeps the end of each message back until the peer acknowledges.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        association.set_socket(transport)
+        association.acceptor.ae_title = peer.title
+        association.acceptor.address_info = remote
+        association.requestor.address_info = local
+        association.requestor.ae_title = ae.ae_title
+        association.requestor.maximum_length = RECEIVED_PDU
+        association.requestor.implementation_class_uid = ae.implementation_class_uid
+        association.requestor.implementation_version_name = ae.implementation_version_name
+        self.offered = {2 * i + 1: pair for i, pair in enumerate(contexts)}
+        requested = []
+        for number, pair in self.offered.items():
+            context = build_context(*pair)
+            context.context_id = number
+            requested.append(context)
+        association.requestor.requested_contexts = requested
+
+    def _opened(self, event: Event) -> None:
+        self.reached = True
+        # A net below our own waits: pynetdicom cannot end a thread that reads or writes for ever.
+        self.socket.settimeout(2 * self.limits.timeout + 1)
+
+    def _sent(self, event: Event) -> None:
+        # Else the kernel holds an acknowledgement back for 40 ms, and a peer that has not turned
+        # Nagle's algorithm off (dcmtk, Orthanc) the end of its answer with it. Holds until reset.
+        if QUICK_ACK is not None:
+            with contextlib.suppress(OSError):  # closed meanwhile
+                self.socket.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
+
+    def _received(self, event: Event) -> None:
+        from pynetdicom.pdu import A_ABORT_RQ
+
+        if isinstance(event.pdu, A_ABORT_RQ):
+            self.said = event.pdu.reason_str if event.pdu.source == 2 else "by its user"
+
+    def open(self) -> None:
+        """Connects and negotiates. Raises PeerError with the reason where there is none."""
+        from pydicom.uid import UID
+
+        association = self.association
+        began = time.monotonic()
+        association.request()
+        waited = time.monotonic() - began
+        for context in association.accepted_contexts:
+            self.accepted[self.offered[context.context_id or 0]] = context.context_id or 0
+        for context in association.rejected_contexts:
+            pair = self.offered[context.context_id or 0]
+            why = REFUSALS.get(context.result or 0, f"result {context.result}")
+            what = f"{UID(pair[0]).name} in {UID(pair[1]).name}"
+            self.refused[pair] = f"the peer accepts no {what}: {why}"
+        if association.is_established:
+            largest = association.acceptor.maximum_length or 0
+            self.pdu = min(filter(None, (largest, self.limits.max_pdu)), default=0)
+            if 0 < self.pdu < SMALLEST_PDU:
+                self.close()
+                raise PeerError(f"{self.peer}: takes PDUs of {largest} bytes only")
+        elif not self.refused:  # else all was answered, and nothing accepted
+            busy = association.is_rejected and self._rejection().result == TRANSIENT
+            reason = f"{self.peer}: {self._why_not(waited)}"
+            self.close()
+            raise Busy(reason) if busy else PeerError(reason)
+
+    def _rejection(self) -> Any:
+        """The answer that rejected the association, a primitive A-ASSOCIATE."""
+        return self.association.acceptor.primitive
+
+    def _why_not(self, waited: float) -> str:
+        seconds = f"{self.limits.timeout:g} s"
+        if self.association.is_rejected:
+            remedies = {
+                "Called AE title not recognised": "; give the peer's own AE title in --to",
+                "Calling AE title not recognised": f"; it must know {self.peer.calling}, or name "
+                "one it knows with --from",
+            }
+            reason = str(self._rejection().reason_str)
+            return f"refuses the association: {reason}{remedies.get(reason, '')}"
+        if not self.reached:
+            if waited >= self.limits.timeout:
+                return f"cannot be reached within {seconds}; check host, port and firewall"
+            return f"cannot be reached ({self._systems_words()}); check host and port"
+        if self.said:
+            return f"aborts the association ({self.said})"
+        if waited >= self.limits.timeout:
+            return (
+                f"takes the connection, but did not answer within {seconds}; check that it is a "
+                "DICOM peer and free, or give it longer with --timeout"
+            )
+        return "closes the connection before there is an association; check that it is DICOM"
+
+    def _systems_words(self) -> str:
+        """Why there is no connection: pynetdicom keeps that to its log, so try once more."""
+        try:
+            socket.create_connection((self.peer.host, self.peer.port), self.limits.timeout).close()
+        except OSError as error:
+            return error.strerror or str(error)
+        return "it answers again by now"
+
+    @property
+    def alive(self) -> bool:
+        """True while the association stands; a release that the peer asks for is granted here."""
+        association = self.association
+        if association.is_established:
+            if association.acse.is_release_requested():
+                association.acse.send_release(is_response=True)
+                association.is_established = False
+                association.kill()
+            elif association.acse.is_aborted() or not association.dul.is_alive():
+                association.is_established = False
+        return association.is_established
+
+    def echo(self) -> float:
+        """C-ECHO: seconds until the answer. Raises EchoRefused, PeerError."""
+        from pynetdicom.dimse_messages import C_ECHO_RQ
+        from pynetdicom.dimse_primitives import C_ECHO
+
+        if VERIFICATION not in self.accepted:
+            raise EchoRefused(f"{self.peer}: {self.refused[VERIFICATION]}")
+        primitive, message = C_ECHO(), C_ECHO_RQ()
+        primitive.MessageID = self._next_number()
+        primitive.AffectedSOPClassUID = VERIFICATION[0]
+        began = time.monotonic()
+        message.primitive_to_message(primitive)
+        try:
+            status = self._exchange(message.encode_msg(self.accepted[VERIFICATION], 0)).status
+        except Lost as error:
+            raise PeerError(f"{self.peer}: no answer to C-ECHO: {error}") from error
+        if status != 0:
+            raise PeerError(f"{self.peer}: answers C-ECHO with status 0x{status:04X}")
+        return time.monotonic() - began
+
+    def store(self, item: Item, content: bytes) -> Answer:
+        """C-STORE of one data set. Raises Lost, with the association ended."""
+        command = command_set(item.sop_class, item.sop_instance, self._next_number())
+        return self._exchange(request(self.accepted[item.context], command, content, self.pdu))
+
+    def _next_number(self) -> int:
+        self.number = self.number % 65535 + 1
+        return self.number
+
+    def _exchange(self, parts: Iterable[P_DATA]) -> Answer:
+        association, seconds = self.association, self.limits.timeout
+        for part in parts:
+            association.dul.send_pdu(part)
+        unsent = association.dul.to_provider_queue.qsize()
+        while True:
+            try:
+                _, response = association.dimse.msg_queue.get(timeout=seconds)
+                break
+            except queue.Empty:
+                before, unsent = unsent, association.dul.to_provider_queue.qsize()
+                if unsent >= before:  # no data moved in all this time either
+                    raise self._lost(f"the peer did not answer within {seconds:g} s") from None
+        if response is None:
+            did = "aborted the association" if self.said else "closed the connection"
+            raise self._lost(f"the peer {did}{f' ({self.said})' if self.said else ''}")
+        status = getattr(response, "Status", None)
+        if status is None or response.MessageIDBeingRespondedTo != self.number:
+            raise self._lost("the peer answered what it was not asked")
+        return Answer(status, str(getattr(response, "ErrorComment", None) or ""))
+
+    def _lost(self, reason: str) -> Lost:
+        self.cut()
+        self.association.is_established = False  # pynetdicom's thread will notice only later
+        return Lost(reason)
+
+    def close(self) -> None:
+        """Releases the association where it stands, and ends pynetdicom's thread in any case."""
+        if self.alive:
+            self.association.acse.negotiate_release()
+        else:
+            self.cut()
+        self.association.kill()
+        self.socket.close()
+
+    def cut(self) -> None:
+        """Closes the bare connection, from any thread: whoever waits on it is told at once."""
+        with contextlib.suppress(OSError):  # not connected yet, or not any more
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+
+def echo(peer: Peer, limits: Limits) -> float:
+    """C-ECHO on an association of its own: seconds until the answer.
+
+    Raises PeerError with the reason, EchoRefused where associations are welcome but C-ECHO is not.
+    """
+    connection = Connection(peer, [VERIFICATION], limits)
+    try:
+        connection.open()
+        return connection.echo()
+    finally:
+        connection.close()

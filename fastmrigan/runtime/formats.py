@@ -1,0 +1,152 @@
+"""The output formats of a job: what a shard of each is called and how its bytes are made."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fastmrigan.errors import MissingDependency
+from fastmrigan.files import sync_folder, write_synced
+from fastmrigan.runtime.formats_dicom import dicom_files
+from fastmrigan.runtime.formats_nifti import series_volume
+from fastmrigan.runtime.plan import Origin, Shard, Slices
+
+
+def tar_parts(
+    files: Iterable[tuple[int, bytes]], extension: str, origin: Origin
+) -> Iterator[bytes]:
+    """The bytes, in pieces, of a WebDataset-compatible tar: <index>.json and <index><extension>.
+
+    files: (index, content) of each slice. The bytes depend on the arguments alone (zero mtimes, no
+    owner).
+    """
+    for index, content in files:
+        note = json.dumps(origin.record(index), sort_keys=True).encode()
+        yield from _member(f"{index:09}.json", note)
+        yield from _member(f"{index:09}{extension}", content)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _member(name: str, content: bytes) -> tuple[bytes, bytes, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    return info.tobuf(tarfile.USTAR_FORMAT), content, bytes(-len(content) % tarfile.BLOCKSIZE)
+
+
+def _npy_header(slices: Slices) -> bytes:
+    empty = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        empty,
+        {
+            "descr": np.lib.format.dtype_to_descr(slices.dtype),
+            "fortran_order": False,
+            "shape": slices.shape[1:],
+        },
+    )
+    return empty.getvalue()
+
+
+def _write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """Writes a file piece by piece, never whole in memory, and waits until it is on the disk."""
+    with path.open("wb") as file:
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_tar(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
+    """A tar of <index>.npy, each [H, W] in C order, and <index>.json."""
+    header = _npy_header(slices)
+    arrays = (
+        (shard.first + offset, header + slices[offset].tobytes()) for offset in range(shard.count)
+    )
+    _write_parts(path, tar_parts(arrays, ".npy", origin))
+
+
+def write_npz(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
+    """One .npz: slices [n, H, W], index int64 [n], and what else `Origin` says."""
+    buffer = io.BytesIO()
+    np.savez(buffer, slices=slices, **origin.arrays(shard))
+    write_synced(path, buffer.getvalue())
+
+
+def write_png(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
+    """A folder of <index>.png, greyscale of the slices' own depth, labelled in a text chunk."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    path.mkdir()
+    for offset in range(shard.count):
+        index = shard.first + offset
+        label = PngInfo()
+        label.add_text("fastmrigan", json.dumps(origin.record(index), sort_keys=True))
+        buffer = io.BytesIO()
+        Image.fromarray(slices[offset]).save(buffer, "png", pnginfo=label)
+        write_synced(path / f"{index:09}.png", buffer.getvalue())
+    sync_folder(path)
+
+
+def write_dicom(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
+    """The same of <index>.dcm; uint16 slices alone."""
+    _write_parts(path, tar_parts(dicom_files(shard, slices, origin), ".dcm", origin))
+
+
+def write_dicom_files(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
+    """A folder of <index>.dcm, each on the disk once this returns.
+
+    All are written before the first is waited for: the disk then takes them in few large strokes
+    in place of many small ones.
+    """
+    path.mkdir()
+    written = []
+    for index, content in dicom_files(shard, slices, origin):
+        written.append(path / f"{index:09}.dcm")
+        written[-1].write_bytes(content)
+    for file in written:
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+    sync_folder(path)
+
+
+def write_nifti(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
+    write_synced(path, series_volume(shard, slices, origin))
+
+
+@dataclass(frozen=True)
+class Format:
+    """An output format: what its shards are called, and who writes one to a temporary path."""
+
+    suffix: str
+    write: Callable[[Path, Shard, Slices, Origin], None]
+    stem: str = "shard"
+    dtypes: tuple[str, ...] = ("uint8", "uint16")  # of the pixels; the first is the default
+    package: str | None = None  # what must be installed (extra: dicom)
+
+    def name(self, shard: Shard) -> str:
+        """Of a finished shard, in the job's folder."""
+        return shard.name(self.suffix, self.stem)
+
+    def check(self) -> None:
+        """Raises MissingDependency where a package is absent."""
+        if self.package is not None and importlib.util.find_spec(self.package) is None:
+            kind = "NIfTI" if self.package == "nibabel" else "DICOM"
+            raise MissingDependency(self.package, "dicom", f"writing {kind}")
+
+
+WHOLE = ("uint16",)  # MR Image Storage allows 16 bits alone; 8 would lose a source's grey levels
+FORMATS = {
+    "shard": Format(".tar", write_tar),
+    "npz": Format(".npz", write_npz),
+    "png": Format("", write_png),
+    "dicom": Format(".tar", write_dicom, dtypes=WHOLE, package="pydicom"),
+    "dicom-files": Format("", write_dicom_files, dtypes=WHOLE, package="pydicom"),
+    "nifti": Format(".nii.gz", write_nifti, stem="series", dtypes=WHOLE, package="nibabel"),
+}
