@@ -32,7 +32,7 @@ def send(
     max_pdu: Annotated[
         int,
         typer.Option(help="Bytes of the longest PDU to send; 0: as long as the peer takes."),
-    ] = 1 << 16,
+    ] = 1 << 18,
     state: Annotated[
         Path | None,
         typer.Option(

@@ -112,6 +112,7 @@ def process(command: Sequence[str], folder: Path, *ports: int) -> Iterator[subpr
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            env=os.environ | {"TCP_NODELAY": "1"},  # dcmtk leaves Nagle's delays in otherwise
             start_new_session=True,  # a group of its own, which its children share
             preexec_fn=die_with_parent,
         )

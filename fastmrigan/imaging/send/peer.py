@@ -56,7 +56,7 @@ class Limits:
     """How long to wait, and how much to send at once."""
 
     timeout: float = 30.0  # seconds: a connection, an association, an answer while no data moves
-    max_pdu: int = 1 << 16  # bytes of the longest PDU we send; 0: as long as the peer takes
+    max_pdu: int = 1 << 18  # bytes of the longest PDU we send; 0: as long as the peer takes
 
     def check(self) -> None:
         """Raises UsageError."""
