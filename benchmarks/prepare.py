@@ -16,9 +16,9 @@ import os
 import platform
 import resource
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,29 +27,11 @@ from fastmrigan.imaging.options import PrepareOptions
 from fastmrigan.imaging.phantom.slices import PhantomSettings
 from fastmrigan.imaging.phantom.writer import write_phantom
 from fastmrigan.imaging.pool import DecodePool
-from fastmrigan.imaging.walker import Refused
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
+from prepare_inputs import InProcess
 
 PATTERN = "(head[0-9]+)_"
-
-
-class InProcess:
-    """What DecodePool does, without processes or limits."""
-
-    def __init__(self, function: Callable[..., Any], **_: object) -> None:
-        self.function = function
-
-    def __enter__(self) -> InProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def run(self, tasks: Iterable[tuple[str, tuple[Any, ...]]]) -> Iterator[Any]:
-        for _, args in tasks:
-            try:
-                yield self.function(*args)
-            except Refused as error:
-                yield error
 
 
 def processor_seconds() -> float:
