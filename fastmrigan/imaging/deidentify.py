@@ -232,7 +232,7 @@ def overlay_in_pixels(dataset: Dataset) -> bool:
     """True for an overlay without data of its own (retired; PS3.5 8.1.2)."""
     tags = list(dataset.keys())
     groups = {tag.group for tag in tags if tag.group >> 8 == OVERLAYS}
-    return any((g, 0x0010) in dataset and (g, 0x3000) not in dataset for g in groups)
+    return any((g, 0x0010) in dataset and not held(dataset, g, 0x3000) for g in groups)
 
 
 def new_identity(dataset: Dataset, profile: Profile) -> tuple[str, str]:

@@ -13,8 +13,9 @@ otherwise than dicom-anonymizer:
 - References to images keep their items, with hashed UIDs and the classes as they were.
 - What is empty stays empty.
 - An overlay or curve goes with its whole group; without the data the rest is invalid.
-- What the table does not know is looked at by VR: person names and dates are replaced, UIDs that
-  name no class are hashed. Private elements and those in no dictionary are removed.
+- What the table does not know is looked at by VR: person names, dates and free text are replaced,
+  addresses (UR) removed, UIDs that name no class hashed; codes keep theirs. Private elements and
+  those in no dictionary are removed.
 """
 
 from __future__ import annotations
@@ -40,18 +41,30 @@ CURVES, OVERLAYS = 0x50, 0x60  # the upper half of their groups
 DATES = {"DA": "19000101", "TM": "000000", "DT": "19000101000000"}
 INTEGERS = frozenset(("IS", "SL", "SS", "SV", "UL", "US", "UV"))  # often numbers from 1 on
 REALS = frozenset(("DS", "FD", "FL"))
+FREE_TEXT = frozenset(("LT", "ST", "UC", "UT"))
 TEXT = frozenset(("AE", "AS", "CS", "DS", "IS", "LO", "LT", "SH", "ST", "UC", "UR", "UT"))
 BULK = frozenset(("AT", "OB or OW", "OD", "OF", "OL", "OV", "OW", "US or SS", "US or OW"))
 STANDARD_ROOT = "1.2.840.10008."  # of the UIDs that the standard itself gives out
 CLASSES = ("ClassUID", "SyntaxUID")
 TERMS = ("CodingSchemeUID", "ContextUID", "MappingResourceUID")
+CODES = range(0x0008_0100, 0x0008_0124)  # a code and its scheme: text that means something
 
-# Where the table leaves a choice that is wrong here, and free text and addresses that it forgets.
+# Where the table leaves a choice that is wrong here, and names and numbers that it forgets.
 OURS = {
     0x0008_1110: "delete",  # ReferencedStudySequence, X/Z: without items it is invalid
-    0x0008_1190: "delete",  # RetrieveURL
-    0x0040_A160: "replace",  # TextValue
-    0x0040_E010: "delete",  # RetrieveURI
+    0x0010_0033: "delete",  # PatientBirthDateInAlternativeCalendar
+    0x0010_0034: "delete",  # PatientDeathDateInAlternativeCalendar
+    0x0010_2295: "delete",  # BreedRegistrationNumber
+    0x0018_1803: "delete",  # NTPSourceAddress
+    0x0040_1006: "delete",  # PlacerOrderNumberProcedure
+    0x0040_1007: "delete",  # FillerOrderNumberProcedure
+    0x0040_2006: "delete",  # PlacerOrderNumberImagingServiceRequestRetired
+    0x0040_2007: "delete",  # FillerOrderNumberImagingServiceRequestRetired
+    0x0074_100C: "delete",  # ContactDisplayName
+    0x0400_0500: "delete",  # EncryptedAttributesSequence: the identity for whoever has the key
+    0x2100_0160: "delete",  # OwnerID
+    0x4010_101A: "delete",  # BoardingPassID
+    0x4010_1051: "delete",  # ItineraryID
 }
 
 
@@ -162,7 +175,11 @@ class Profile:
             return Action.HASH
         if vr == "PN" or vr in DATES or (scrub and vr != "CS"):
             return Action.REPLACE
-        return Action.KEEP
+        if int(tag) in CODES:
+            return Action.KEEP
+        if vr == "UR":
+            return Action.REMOVE
+        return Action.REPLACE if vr in FREE_TEXT else Action.KEEP
 
     def _patient_name(self, dataset: Dataset) -> str:
         patient = str(dataset.get("PatientID") or "")

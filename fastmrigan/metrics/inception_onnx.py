@@ -16,9 +16,10 @@ OPSET = 18
 def to_onnx(network: InceptionV3) -> bytes:
     """The network as one .onnx file: input "grey" [N, 1, 299, 299], output "features" [N, 2048].
 
-    Batch norm is folded into the convolutions in float64. A mean pool before a 1x1 convolution is
-    taken after it, which is the same sum over fewer channels. Written node by node: it takes well
-    under a second where torch.onnx.export takes many, so that no file need be kept and trusted.
+    Batch norm is folded into the convolutions in float64, and so are the three equal channels. A
+    mean pool before a 1x1 convolution is taken after it, which is the same sum over fewer channels.
+    Written node by node: it takes well under a second where torch.onnx.export takes many, so that
+    no file need be kept and trusted.
     Raises MissingDependency where the package onnx is not installed.
     """
     try:
@@ -34,15 +35,21 @@ def to_onnx(network: InceptionV3) -> bytes:
     for node in _Units().trace(network).nodes:
         inputs = [each.name for each in node.all_input_nodes]
         if node.op == "call_function" and node.target is torch.cat:
-            # of the argument and not of all_input_nodes, which names grey once where it is thrice
-            add("Concat", [each.name for each in node.args[0]], node.name, axis=1)
+            if len(inputs) == 1:  # grey thrice: the first convolution takes it once
+                assert all(_convolves(network, user) for user in node.users), node
+            else:
+                add("Concat", inputs, node.name, axis=1)
         elif node.op == "call_function" and node.target is torch.flatten:
             add("Flatten", inputs, node.name, axis=1)
         elif node.op == "call_module":
             layer = network.get_submodule(node.target)
             if isinstance(layer, Conv):
                 names = [f"{node.name}.weight", f"{node.name}.bias"]
-                for name, value in zip(names, layer.folded(), strict=True):
+                weight, bias = layer.folded()
+                if _repeats(node.all_input_nodes[0]):
+                    weight = weight.double().sum(dim=1, keepdim=True).float()
+                    inputs = [each.name for each in node.all_input_nodes[0].all_input_nodes]
+                for name, value in zip(names, (weight, bias), strict=True):
                     weights.append(numpy_helper.from_array(value.numpy(), name))
                 raw, pool = f"{node.name}.raw", _pool_before(network, node)
                 if pool is not None:
@@ -81,6 +88,15 @@ class _Units(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, Conv) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _repeats(node: fx.Node) -> bool:
+    """Whether a node lays one value beside itself."""
+    return node.target is torch.cat and len(node.all_input_nodes) == 1
+
+
+def _convolves(network: InceptionV3, node: fx.Node) -> bool:
+    return node.op == "call_module" and isinstance(network.get_submodule(str(node.target)), Conv)
 
 
 def _pool_before(network: InceptionV3, node: fx.Node) -> nn.AvgPool2d | None:
