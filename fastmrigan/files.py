@@ -17,8 +17,8 @@ def beside(path: Path) -> Path:
 
 
 def is_full(error: OSError) -> bool:
-    """True where the disk, or the user's share of it, has no space left."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    """True where the disk, the user's share of it or the largest size of a file is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_synced(path: Path, content: bytes | memoryview) -> None:

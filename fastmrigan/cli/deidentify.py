@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-SHOWN = 5  # refused files named on the terminal; all are in the file of rejects
+from fastmrigan.cli.refusals import print_refused
 
 
 def deidentify(
@@ -53,13 +53,8 @@ def deidentify(
     if done.ignored:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(done.ignored.items()))
         print(f"ignored files that are no DICOM: {kinds}")
+    print_refused(done.refused, room.rejects_path(out.absolute()))
     if done.refused:
-        rejects = room.rejects_path(out.absolute())
-        print(f"refused {files(len(done.refused))}, named with the reason in {rejects}:")
-        for refused in done.refused[:SHOWN]:
-            print(f"  {refused}")
-        if done.refused[SHOWN:]:
-            print(f"  and {len(done.refused) - SHOWN:,} more")
         raise typer.Exit(EXIT_SOME_REJECTED)
 
 

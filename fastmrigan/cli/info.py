@@ -58,13 +58,15 @@ def is_dicom(file: Path) -> bool:
 def about_dicom(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """The facts of a DICOM header, as one document and as (label, text) of every line."""
     from fastmrigan.imaging.dicom import assemble, read_header
+    from fastmrigan.imaging.dicom.frames import named
+    from fastmrigan.imaging.dicom.series import check_stacks
 
     try:
         header = read_header(path)
+        check_stacks(header)
     except ValueError as error:
         raise InputRejected(f"{path}: {error}") from error
-    from pydicom.uid import UID
-
+    photometric = named(header.photometric)
     stacks = [
         {
             "slices": len(series.frames),
@@ -77,12 +79,12 @@ def about_dicom(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     facts = {
         "file": str(path),
         "bytes": path.stat().st_size,
-        "class": UID(header.sop_class).name,
-        "transfer_syntax": UID(header.syntax).name,
+        "class": uid_name(header.sop_class),
+        "transfer_syntax": uid_name(header.syntax),
         "rows": header.rows,
         "columns": header.columns,
         "frames": header.frames,
-        "photometric": header.photometric,
+        "photometric": photometric,
         "burned_in_annotation": header.burned_in,
         "stacks": stacks,
         "tags": dict(header.tags),
@@ -92,7 +94,7 @@ def about_dicom(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         ("size", f"{facts['bytes']:,} bytes"),
         ("class", str(facts["class"])),
         ("transfer syntax", str(facts["transfer_syntax"])),
-        ("pixels", f"{header.columns}x{header.rows}, {frames(header)}, {header.photometric}"),
+        ("pixels", f"{header.columns}x{header.rows}, {frames(header)}, {photometric}"),
         ("burned-in text", header.burned_in),
         *(("stack", stack_line(stack)) for stack in stacks),
         *(("  note", note) for stack in stacks for note in stack["notes"]),
@@ -102,6 +104,14 @@ def about_dicom(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         ),
     ]
     return facts, lines
+
+
+def uid_name(uid: str) -> str:
+    """What DICOM calls a UID; one that it does not know may be a maker's, or say anything."""
+    from pydicom.uid import UID_dictionary
+
+    known = UID_dictionary.get(uid)
+    return known[0] if known is not None else "unknown to DICOM"
 
 
 def frames(header: DicomHeader) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-SHOWN = 5  # refused files named on the terminal; all are in rejects.jsonl
+from fastmrigan.cli.refusals import SHOWN, print_refused
 
 
 def prepare(
@@ -110,6 +110,7 @@ def prepare(
     from fastmrigan.imaging import prepare as room
     from fastmrigan.imaging import quarantine
     from fastmrigan.imaging.options import PrepareOptions
+    from fastmrigan.imaging.walker import printable
 
     options = PrepareOptions(
         size=size,
@@ -137,13 +138,18 @@ def prepare(
     labels = ", ".join(f"{name or '(no label)'} {count:,}" for name, count in info.labels.items())
     counts = ", ".join(f"{count:,} {side}" for side, count in info.split.counts.items())
     kind = "pairs of slices" if info.paired else "slices"
-    print(f"prepared {info.count:,} {kind} of {size}x{size} in {out}: {labels}")
+    print(f"prepared {info.count:,} {kind} of {size}x{size} in {out}: {printable(labels)}")
     print(f"split by {info.split.by} ({made.split_reason}): {counts}")
     if made.nameless and info.split.by == "duplicates" and "test" in info.split.counts:
         which = "" if made.nameless == info.count else f" of {made.nameless:,} slices"
         print(
             f"warning: patients{which} are unknown: slices of one patient may stand on both sides; "
             "tell them apart with --group-pattern"
+        )
+    if made.assumed > 1 and info.split.by == "patient" and "test" in info.split.counts:
+        print(
+            f"warning: {made.assumed:,} volumes are each taken for a patient: several of one "
+            "patient may stand on both sides; tell them apart with --group-pattern"
         )
     if made.empty:
         print(f"left out {made.empty:,} slices with at most {min_brain:.0%} brain")
@@ -159,19 +165,13 @@ def prepare(
         print(f"and {len(info.notes) - SHOWN:,} more notes in {out / 'dataset.json'}")
     if made.ignored:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(made.ignored.items()))
-        print(f"ignored files that are no images: {kinds}")
+        print(f"ignored files that are no images: {printable(kinds)}")
     print(f"look at {out / 'contact_sheet.png'}")
     if made.quarantined:
         print(
             f"quarantined {len(made.quarantined):,} DICOM files, named in "
             f"{out / 'quarantine.jsonl'}: {quarantine.remedy(made.quarantined)}"
         )
-    if made.refused:
-        files = "1 file" if len(made.refused) == 1 else f"{len(made.refused):,} files"
-        print(f"refused {files}, named with the reason in {out / 'rejects.jsonl'}:")
-        for refused in made.refused[:SHOWN]:
-            print(f"  {refused}")
-        if made.refused[SHOWN:]:
-            print(f"  and {len(made.refused) - SHOWN:,} more")
+    print_refused(made.refused, out / "rejects.jsonl")
     if made.refused or made.quarantined:
         raise typer.Exit(EXIT_SOME_REJECTED)

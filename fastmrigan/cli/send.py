@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-SHOWN = 5  # refused files named on the terminal; all are in rejects.jsonl
+from fastmrigan.cli.refusals import print_refused
 
 
 def send(
@@ -88,11 +88,6 @@ def send(
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(done.ignored.items()))
         print(f"ignored files that are not DICOM: {kinds}")
     print(f"kept in {done.state}: the same command sends only what is missing there")
+    print_refused(done.refused, done.rejects, "not sent")
     if done.refused:
-        files = "1 file" if len(done.refused) == 1 else f"{len(done.refused):,} files"
-        print(f"not sent {files}, named with the reason in {done.rejects}:")
-        for refused in done.refused[:SHOWN]:
-            print(f"  {refused}")
-        if done.refused[SHOWN:]:
-            print(f"  and {len(done.refused) - SHOWN:,} more")
         raise typer.Exit(EXIT_SOME_REJECTED)

@@ -37,9 +37,14 @@ def patience(kind: str, size: int, *args: Any) -> float:
 def header(path: Path, name: str) -> DicomHeader | None:
     """The header of a DICOM file; None where the file is something else. Raises Refused."""
     from fastmrigan.imaging.dicom.header import read_header
+    from fastmrigan.imaging.dicom.series import check_stacks
 
+    if not is_dicom(path):
+        return None
     try:
-        return read_header(path) if is_dicom(path) else None
+        found = read_header(path)
+        check_stacks(found)
+        return found
     except ValueError as error:
         raise Refused(name, printable(str(error))) from error
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from fastmrigan.errors import Interrupted, UsageError
 from fastmrigan.files import TMP, is_full, write_whole
-from fastmrigan.imaging.deidentify_profile import OVERLAYS, Profile
+from fastmrigan.imaging.deidentify_profile import OVERLAYS, Profile, is_empty
 from fastmrigan.imaging.options import BURNED_IN
 from fastmrigan.imaging.output import write_refused
 from fastmrigan.imaging.walker import DICOMDIR, Refused, Walk, printable, suffix, walk
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DICOM_KINDS = ("", ".dcm", ".dicom", ".ima")
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
+VOICES = "1.2.840.10008.5.1.4.1.1.9.4."  # audio waveform storage: the classes begin so
 NO_SERIES = "no-series"
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 MIN_SALT = 16  # bytes; UIDs hashed with a short one could be found by trying
@@ -208,12 +209,14 @@ def deidentify_file(path: Path, name: str, profile: Profile, allow_burned_in: st
 
 
 def check_content(dataset: Dataset, allow_burned_in: str) -> None:
-    """Raises ValueError for a directory, and for pixels that may show who it is."""
+    """Raises ValueError for a directory, a voice, and for pixels that may show who it is."""
     from fastmrigan.imaging.dicom.elements import text
     from fastmrigan.imaging.dicom.header import burned_in
 
     if dataset.file_meta.get("MediaStorageSOPClassUID") == DICOMDIR_CLASS:
         raise ValueError("a DICOMDIR: its files get new names; make a new one of the output")
+    if (text(dataset, "SOPClassUID") or "").startswith(VOICES):
+        raise ValueError("a recording of a voice, which tells who speaks")
     if not any(name in dataset for name in PIXELS):
         return
     stated = text(dataset, "BurnedInAnnotation")
@@ -230,9 +233,9 @@ def check_content(dataset: Dataset, allow_burned_in: str) -> None:
 
 def overlay_in_pixels(dataset: Dataset) -> bool:
     """True for an overlay without data of its own (retired; PS3.5 8.1.2)."""
-    tags = list(dataset.keys())
-    groups = {tag.group for tag in tags if tag.group >> 8 == OVERLAYS}
-    return any((g, 0x0010) in dataset and not held(dataset, g, 0x3000) for g in groups)
+    tags = [tag for tag in dataset.keys() if tag.group >> 8 == OVERLAYS]  # noqa: SIM118
+    apart = {tag.group for tag in tags if tag.element == 0x3000 and not is_empty(dataset, tag)}
+    return any(tag.element == 0x0010 and tag.group not in apart for tag in tags)
 
 
 def new_identity(dataset: Dataset, profile: Profile) -> tuple[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -31,6 +33,8 @@ from fastmrigan.progress import Progress
 
 Float32 = npt.NDArray[np.float32]
 
+VOLUME = "volume"  # what told a patient apart: nothing but its being another volume
+
 
 @dataclass
 class Listed:
@@ -51,6 +55,7 @@ class Described:
     info: DatasetInfo
     split_reason: str
     nameless: int  # slices of unknown patients
+    assumed: int  # volumes that are each taken for a patient, as nothing tells whose they are
 
 
 def describe(
@@ -84,9 +89,10 @@ def describe(
         options.seed,
     )
     labels: Counter[str] = Counter()
+    key = source_key(listed.facts)
     with (folder / "index.jsonl").open("w", encoding="utf-8") as file:
         for i, fact in enumerate(listed.facts):
-            record = record_of(i, listed, groups[i], exact[i], near[i], sides[i])
+            record = record_of(i, listed, groups[i], exact[i], near[i], sides[i], key)
             labels[fact["label"]] += 1
             file.write(record.model_dump_json() + "\n")
     paired, mapped = options.pairs is not None, options.label_maps is not None
@@ -110,7 +116,8 @@ def describe(
         fingerprint=fingerprint(folder, paired=paired, label_maps=mapped),
         version=__version__,
     )
-    return Described(info.sealed(), reason, groups.count(None))
+    assumed = {patient for patient in listed.patients if patient and patient[0] == VOLUME}
+    return Described(info.sealed(), reason, groups.count(None), len(assumed))
 
 
 def steps_of(count: int) -> Progress:
@@ -162,7 +169,7 @@ def patient_of(unit: Unit, entry: Entry, pattern: str | None) -> tuple[str, str]
         return "pattern", match[1]
     if unit.patient is not None:
         return "file", unit.patient
-    return ("volume", name) if entry.volume else None
+    return (VOLUME, name) if entry.volume else None
 
 
 def number_patients(patients: Sequence[tuple[str, str] | None]) -> list[str | None]:
@@ -174,6 +181,15 @@ def number_patients(patients: Sequence[tuple[str, str] | None]) -> list[str | No
     return [None if patient is None else numbers[patient] for patient in patients]
 
 
+def source_key(facts: Sequence[Facts]) -> bytes:
+    """What the names of sources are hashed with: the same for the same set, and nowhere written.
+
+    Names of files may tell who was imaged, and a plain hash of one is found by trying names. The
+    key is made of all raw pixels, which only those who have the sources know.
+    """
+    return hashlib.sha256("".join(fact["digest"] for fact in facts).encode()).digest()
+
+
 def record_of(
     index: int,
     listed: Listed,
@@ -181,12 +197,13 @@ def record_of(
     exact: int | None,
     near: int | None,
     side: Side,
+    key: bytes,
 ) -> SliceRecord:
     fact, number = listed.facts[index], listed.series[index]
     target, position = fact["target_grading"], fact["position"]
     return SliceRecord(
         index=index,
-        source=fact["source"],
+        source=hmac.new(key, fact["source"].encode(), "sha256").hexdigest()[:16],
         label=fact["label"],
         source_size=fact["source_size"],
         mode=fact["mode"],

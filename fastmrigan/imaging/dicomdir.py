@@ -34,20 +34,22 @@ def dicomdir_files(path: Path) -> list[Path]:
         if not components:
             continue
         if any(part in ("", ".", "..") or re.search(r"[/\\\0]", part) for part in components):
-            raise Refused(path.name, f"names a file outside its folder: {'/'.join(components)}")
+            raise Refused(path.name, f"names a file outside its folder: {shown(components)}")
         file = path.parent
         try:
             for part in components:
                 file /= spelled(file, part, listings)
             inside = file.resolve().is_relative_to(path.parent.resolve())
         except (OSError, RuntimeError, ValueError) as error:  # a name too long, links in a circle
-            raise Refused(
-                path.name, f"names what is no file: {'/'.join(components)}"[:200]
-            ) from error
+            raise Refused(path.name, f"names what is no file: {shown(components)}") from error
         if not inside:
-            raise Refused(path.name, f"names a link out of its folder: {'/'.join(components)}")
+            raise Refused(path.name, f"names a link out of its folder: {shown(components)}")
         files.append(file)
     return files
+
+
+def shown(components: list[str]) -> str:
+    return printable("/".join(components))[:160]
 
 
 def is_picture(record: Dataset) -> bool:

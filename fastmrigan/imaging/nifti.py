@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from fastmrigan.errors import MissingDependency
 from fastmrigan.imaging.mask import otsu_threshold
-from fastmrigan.imaging.position import Float64, SlicePosition, Vector
+from fastmrigan.imaging.position import FAR_MM, VOXEL_MM, Float64, SlicePosition, Vector
 from fastmrigan.imaging.readers import MAX_VOXELS, Float32, ReadImage
 
 MAX_OFFSET = 1 << 26  # bytes of header extensions before the first voxel
@@ -32,8 +32,6 @@ BOMB_BYTES = 1 << 26  # below this a bomb costs too little to be told from an em
 READ_BYTES = 1 << 20  # inflated at a time; and read behind the voxels, to reach the checksum
 SHEAR = 1e-4  # cosine between rows and columns from which a slice is no rectangle
 FLAT = 1e-6  # of the affine's unit axes: a smaller volume is none
-VOXEL_MM = (1e-3, 1e3)  # sides that a voxel can have
-FAR_MM = 1e6  # from the coordinates' origin: nobody lies there
 
 METRES, MICRONS = 1, 3  # of xyzt_units; everything else counts as millimetres
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

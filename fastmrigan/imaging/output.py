@@ -74,6 +74,11 @@ class Making:
     folder: Path
     begun: bool = False  # whether this run has written to it
 
+    @property
+    def unpacked(self) -> Path:
+        """What archives hold, with names and dates in it: gone at the end, however that comes."""
+        return self.folder / "unpacked"
+
 
 @contextmanager
 def making(out: Path) -> Iterator[Making]:
@@ -104,6 +109,7 @@ def making(out: Path) -> Iterator[Making]:
         try:
             yield made
         except BaseException as error:
+            shutil.rmtree(made.unpacked, ignore_errors=True)
             if made.begun and not resumable(error) and folder.exists():
                 shutil.rmtree(folder)
             raise

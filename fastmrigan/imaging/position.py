@@ -12,6 +12,8 @@ Vector = tuple[float, float, float]
 
 PLANES = ("sagittal", "coronal", "axial")  # whose normal is the x, y and z axis
 OBLIQUE_DEGREES = 30.0  # a slice tilted further than this from every plane is "oblique"
+VOXEL_MM = (1e-3, 1e3)  # sides that a voxel can have
+FAR_MM = 1e6  # from the coordinates' origin: nobody lies there
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ squares · journal: what is finished · describe: groups, split, index · output
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -50,6 +51,7 @@ class Prepared:
     elsewhere: int  # slices of another plane than the one asked for
     split_reason: str
     nameless: int  # slices of unknown patients
+    assumed: int  # volumes that are each taken for a patient
     warnings: list[str]  # what went wrong beside the files, such as dcm2niix
 
 
@@ -88,16 +90,15 @@ def prepare(source: Path, out: Path, options: PrepareOptions) -> Prepared:
     """
     options.check()
     _core.isa()  # an instruction set that does not exist ends the run here, not each file
-    out = out.absolute()
+    out = Path(os.path.realpath(out))  # a link stays one, and leads to the set
     found = find(source, options)
     request = request_of(found, options)
     pool = DecodePool(work, workers=options.workers, seconds=patience)
     with StopSignal() as stop, output.making(out) as making, pool:
         before = output.existing(out, request, force=options.force)
         run = Run(options, stop, pool)
-        scratch = making.folder / "unpacked"
-        shutil.rmtree(scratch, ignore_errors=True)
-        jobs, run.refused = jobs_of(found, options, scratch, run.pause)
+        shutil.rmtree(making.unpacked, ignore_errors=True)  # of a run that was killed
+        jobs, run.refused = jobs_of(found, options, making.unpacked, run.pause)
         planned = plan(jobs, options, run.look, run.pause)
         run.refused += planned.refused
         making.begun = True
@@ -119,7 +120,7 @@ def prepare(source: Path, out: Path, options: PrepareOptions) -> Prepared:
         del thumbnails
         finish(making.folder, out, told, planned, run)
         journal.remove()
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(making.unpacked, ignore_errors=True)
         output.publish(making.folder, out)
     return Prepared(
         told.info,
@@ -130,6 +131,7 @@ def prepare(source: Path, out: Path, options: PrepareOptions) -> Prepared:
         elsewhere,
         told.split_reason,
         told.nameless,
+        told.assumed,
         planned.warnings,
     )
 

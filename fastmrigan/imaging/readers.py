@@ -122,6 +122,10 @@ def white_is_zero(image: Image.Image) -> bool:
 
 def grey(image: Image.Image) -> Float32:
     """The pixels of a Pillow image as one grey channel, float32 [H, W]."""
+    deep = image.mode.startswith("I")  # more than 8 bits, which no conversion keeps
+    if deep and isinstance(clear := image.info.get("transparency"), int):
+        stored = np.asarray(image)
+        return np.where(stored == clear, 0, stored).astype(np.float32)
     if image.mode in ("RGBA", "LA", "PA", "P") or "transparency" in image.info:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image.convert("RGBA")).convert("L")

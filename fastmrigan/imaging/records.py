@@ -84,7 +84,7 @@ class SliceRecord(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     index: int
-    source: str  # first 16 hex digits of the sha256 of the source's relative name
+    source: str  # 16 hex digits: the source's relative name under a key that is kept nowhere
     label: str
     source_size: tuple[int, int]  # [H, W] before padding and resizing, but after --isotropic
     mode: str  # the source's format and pixel type

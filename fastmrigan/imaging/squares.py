@@ -18,6 +18,7 @@ from PIL import Image
 from fastmrigan.imaging.duplicates import digest, thumbnail
 from fastmrigan.imaging.geometry import fit_square, offsets
 from fastmrigan.imaging.grading import grade, measure
+from fastmrigan.imaging.label_map import to_lps
 from fastmrigan.imaging.nifti import brain_shares
 from fastmrigan.imaging.options import ANY_PLANE, PrepareOptions
 from fastmrigan.imaging.position import SlicePosition
@@ -163,10 +164,18 @@ def check_registered(name: str, image: ReadImage, twin_name: str, twin: ReadImag
             name, f"{shape(image)}, but its twin {twin_name} is {shape(twin)}; twins are registered"
         )
     for own, other in zip(image.positions or (), twin.positions or (), strict=False):
-        apart = float(np.linalg.norm(np.subtract(own.origin, other.origin)))
+        height, width = image.slices.shape[1:]
+        near = float(np.linalg.norm(np.subtract(own.origin, other.origin)))
+        far = float(np.linalg.norm((to_lps(own) - to_lps(other)) @ (width - 1, height - 1, 1)))
         turned = np.abs(np.subtract([own.row, own.column], [other.row, other.column])).max()
-        if apart > APART_MM or turned > TURNED:
-            fact = f"lies {apart:.1f} mm away" if apart > APART_MM else "is turned against it"
+        fact = None
+        if near > APART_MM:
+            fact = f"lies {near:.1f} mm away"
+        elif turned > TURNED:
+            fact = "is turned against it"
+        elif far > APART_MM:
+            fact = f"ends {far:.1f} mm away: its pixels are of another size"
+        if fact is not None:
             raise Refused(name, f"its twin {twin_name} {fact}; twins are registered")
 
 

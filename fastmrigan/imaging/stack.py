@@ -35,6 +35,10 @@ def square_series(
         elif isinstance(twin, Refused):
             refused.append(Refused(job.name, f"its twin {twin}"))
             image = None
+        elif twin is not None and len(twin.slices) != len(image.slices):
+            count = f"{len(image.slices)} slices, its twin {len(twin.slices)}"
+            refused.append(Refused(job.name, f"holds {count}; twins are registered"))
+            image = None
         images.append(image)
         twins.append(None if image is None else twin)
 
@@ -73,7 +77,7 @@ def stacked(name: str, images: list[ReadImage | None], frames: list[tuple[int, i
     for n, frame in frames:
         image = images[n]
         if image is None or frame >= len(image.slices):
-            raise Refused(name, "its twins hold fewer slices; twins are registered")
+            raise Refused(name, "holds fewer slices than its header has frames")
         first = first or image
         slices.append(image.slices[frame])
         positions.append(image.positions[frame] if image.positions is not None else None)

@@ -7,6 +7,7 @@ then the pixels, series by series, in the order of the slices.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -143,7 +144,10 @@ def add_series(
     from fastmrigan.imaging.dicom.series import assemble
 
     for series in assemble([(name, headers[job.path]) for name, job in dicom.items()]):
-        names = list(dict.fromkeys(ref.name for ref in series.frames))
+        refs: dict[str, list[FrameRef]] = defaultdict(list)  # of each file
+        for ref in series.frames:
+            refs[ref.name].append(ref)
+        names = list(refs)
         header = headers[dicom[names[0]].path]
         if options.plane not in (ANY_PLANE, series.plane):
             made.elsewhere += len(series.frames)
@@ -154,9 +158,7 @@ def add_series(
             made.units.append(unit_of(series.frames, dicom, headers, series.notes))
         else:
             notes = ("files of several patients in one series: each file stands for itself",)
-            for name in names:
-                refs = [ref for ref in series.frames if ref.name == name]
-                made.units.append(unit_of(refs, dicom, headers, notes))
+            made.units += [unit_of(own, dicom, headers, notes) for own in refs.values()]
 
 
 def unit_of(

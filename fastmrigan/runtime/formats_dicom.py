@@ -96,7 +96,7 @@ def _translated_files(
 
 
 def comment(origin: Origin, index: int) -> str:
-    """A slice's record, as shards of arrays have it beside them."""
+    """A slice's record, as shards of arrays have it beside them but for its source's name."""
     return json.dumps(origin.record(index), sort_keys=True)
 
 

@@ -84,7 +84,7 @@ class Origin:
         return {name: value for name, value in labels.items() if value is not None}
 
     def arrays(self, shard: Shard) -> dict[str, Any]:
-        """The same for a whole shard: scalars, and [shard.count] where slices differ."""
+        """`record` for a whole shard: scalars, and [shard.count] where slices differ."""
         part = slice(shard.first, shard.first + shard.count)
         labels: dict[str, Any] = {"index": np.arange(part.start, part.stop)}
         if self.seed is not None:

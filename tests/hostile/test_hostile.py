@@ -82,6 +82,7 @@ def test_refused_by_name_and_reason(outcomes: dict[str, Outcome], name: str) -> 
     assert re.search(HOSTILE[name][1], reason), reason
     assert 5 < len(reason) < 300
     assert reason.isprintable()  # one line, no escapes
+    assert "DOE" not in reason
 
 
 @pytest.mark.parametrize("name", ODD)

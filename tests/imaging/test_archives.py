@@ -218,6 +218,13 @@ def test_a_dicomdir_names_nothing_outside(tmp_path: Path, name: list[str] | str)
         dicomdir_files(dicomdir(tmp_path, name))
 
 
+def test_what_a_dicomdir_names_is_told_in_one_short_line(tmp_path: Path) -> None:
+    with pytest.raises(Refused) as caught:
+        dicomdir_files(dicomdir(tmp_path, ["..", "\x1b[31m" * 999]))
+    assert len(caught.value.reason) <= 200
+    assert caught.value.reason.isprintable()
+
+
 def test_a_dicomdir_leads_nowhere_through_links(tmp_path: Path) -> None:
     (tmp_path / "cd").mkdir()
     (tmp_path / "cd" / "OUT").symlink_to(tmp_path)

@@ -221,7 +221,17 @@ def test_dates_that_are_replaced_are_valid(vr: str) -> None:
         ("SecondaryReviewDate", "20010203", "19000101"),
         ("StudyUpdateDateTime", "20010203", "19000101000000"),
         ("TextValue", NAME, "ANONYMIZED"),
+        ("SetupImageComment", NAME, "ANONYMIZED"),
+        ("DocumentTitle", NAME, "ANONYMIZED"),
+        ("PotentialReasonsForProcedure", NAME, "ANONYMIZED"),
         ("RetrieveURL", "http://doe", None),
+        ("PixelDataProviderURL", "http://doe", None),
+        ("PatientBirthDateInAlternativeCalendar", "H13.02.03", None),
+        ("FillerOrderNumberProcedure", "4711", None),
+        ("ContactDisplayName", NAME, None),
+        ("EncryptedAttributesSequence", [item(EncryptedContent=b"DOE ")], None),
+        ("LongCodeValue", "a long one", "a long one"),
+        ("URNCodeValue", "urn:lex:us", "urn:lex:us"),
         ("ManufacturerModelName", "Scanner", "Scanner"),
         ("EchoTime", "17.5", 17.5),
     ],
@@ -325,8 +335,11 @@ def test_a_report_keeps_its_skeleton_and_none_of_its_content() -> None:
     inner = item(
         RelationshipType="CONTAINS",
         ValueType="TEXT",
-        ConceptNameCodeSequence=[item(CodeValue="DOE", CodeMeaning=NAME)],
+        ConceptNameCodeSequence=[
+            item(CodeValue="DOE", CodeMeaning=NAME, CodingSchemeUID="1.2.3.4")
+        ],
         TextValue=NAME,
+        RedPaletteColorLookupTableData=b"DOE ",
         GraphicData=[1.5, 2.5, 3.5, 4.5],
         NumericValue="17.5",
         ReferencedFrameNumber=[3, 4],
@@ -339,6 +352,8 @@ def test_a_report_keeps_its_skeleton_and_none_of_its_content() -> None:
     assert left.GraphicData == [0, 0, 0, 0]
     assert left.ReferencedFrameNumber == [1, 1]
     assert left.NumericValue == 0
+    assert "RedPaletteColorLookupTableData" not in left
+    assert left.ConceptNameCodeSequence[0].CodingSchemeUID == Profile(SALT).uid("1.2.3.4")
     assert "DOE" not in str(dataset)
 
 
@@ -413,15 +428,24 @@ def test_burned_in_text_goes_to_quarantine(
         assert refused.reason.endswith(f"--allow-burned-in {wanted}")
 
 
-def test_an_overlay_in_the_pixels_counts_as_burned_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize("data", [None, b""])
+def test_an_overlay_in_the_pixels_counts_as_burned_in(tmp_path: Path, data: bytes | None) -> None:
     dataset = make()
     dataset.add_new(0x6000_0010, "US", 2)
     dataset.add_new(0x6000_0102, "US", 12)
+    if data is not None:
+        dataset.add_new(0x6000_3000, "OW", data)
     (tmp_path / "in").mkdir()
     dataset.save_as(tmp_path / "in" / "a.dcm", enforce_file_format=True)
     (refused,) = run(tmp_path / "in", tmp_path / "out", allow_burned_in="unknown").refused
     assert "an overlay is kept in the high bits" in refused.reason
     assert run(tmp_path / "in", tmp_path / "out", allow_burned_in="yes").written == 1
+
+
+def test_a_voice_is_refused(tmp_path: Path) -> None:
+    source = saved(tmp_path / "in", SOPClassUID="1.2.840.10008.5.1.4.1.1.9.4.1")
+    (refused,) = run(source, tmp_path / "out").refused
+    assert refused.reason == "a recording of a voice, which tells who speaks"
 
 
 def test_without_pixels_nothing_is_burned_in(tmp_path: Path) -> None:

@@ -36,7 +36,16 @@ DATES = {"DA": "19000101", "TM": "000000", "DT": "19000101000000"}
 REFERENCES = {tag[0] << 16 | tag[1] for tag in table.X_Z_U_STAR_TAGS}
 DUMMIES = {"0", "0.0", "1", "000000"}  # values that may have been a dummy before
 
-POLICY = {0x0008_1190, 0x0040_A160, 0x0040_E010, 0x0012_0062, 0x0012_0063, 0x0012_0064, 0x0028_0303}
+POLICY = {
+    0x0040_1006,
+    0x0040_1007,
+    0x0040_2006,
+    0x0040_2007,
+    0x0012_0062,
+    0x0012_0063,
+    0x0012_0064,
+    0x0028_0303,
+}
 
 PACKAGE = Path(pydicom.__file__).parent / "data"
 REAL = Path(
@@ -179,6 +188,8 @@ def is_to_be_kept(leaf: Leaf) -> bool:
     path, vr, value = leaf
     tags = [tag for tag in path if tag > 0xFFFF]  # the others are numbers of items
     if LISTED.intersection(tags) or not value or vr in ("PN", "UI", "DA", "TM", "DT"):
+        return False
+    if vr in ("LT", "ST", "UC", "UR", "UT") and not 0x0008_0100 <= tags[-1] <= 0x0008_0123:
         return False
     if any(tag >> 16 & 1 or tag >> 24 in (0x50, 0x60) or not tag & 0xFFFF for tag in tags):
         return False

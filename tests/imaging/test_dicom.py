@@ -284,6 +284,8 @@ def test_without_a_patient_the_study_tells_patients_apart(tmp_path: Path) -> Non
         (STORED, {"PixelRepresentation": None}, "DICOM without PixelRepresentation"),
         (STORED, {"PhotometricInterpretation": "RGB"}, r"colour DICOM \(RGB\)"),
         (STORED, {"PhotometricInterpretation": "PALETTE COLOR"}, r"colour DICOM \(PALETTE COLOR"),
+        (STORED, {"PhotometricInterpretation": "DOE JOHN"}, r"colour DICOM \(an unknown photom"),
+        (STORED, {"HighBit": 15}, "12 stored bits of which bit 15 is the highest"),
         (STORED, {"SamplesPerPixel": 3}, "3 samples a pixel of MONOCHROME2"),
         (STORED, {"Rows": 60000, "Columns": 60000}, "claims 60000x60000 pixels; at most"),
         (STORED, {"NumberOfFrames": 10**7}, "claims 10,000,000 frames; at most 65,536 are read"),

@@ -116,6 +116,8 @@ def test_the_plane(tmp_path: Path, cosines: tuple[float, ...], plane: str) -> No
         {"ImagePositionPatient": None},
         {"ImageOrientationPatient": None},
         {"PixelSpacing": None},
+        {"PixelSpacing": [1e-300, 1e-300]},
+        {"ImagePositionPatient": [0, 0, 1e308]},
         {"PixelSpacing": [0, 0.8]},
         {"ImagePositionPatient": [1, 2]},
         {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]},

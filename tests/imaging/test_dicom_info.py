@@ -45,6 +45,17 @@ def test_the_technical_facts_and_no_identity(
         assert not any(word in text for word in ("SECRET", "2020", "777", "888"))
 
 
+def test_what_dicom_does_not_know_is_not_repeated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = {"SOPClassUID": "2.25.777888", "PhotometricInterpretation": "SECRET NAME"}
+    info(dicom(tmp_path / "a.dcm", **odd))
+    told = capsys.readouterr()
+    assert "SECRET" not in told.out + told.err
+    assert "777888" not in told.out + told.err
+    assert "class            unknown to DICOM" in told.out
+
+
 def test_the_preview_is_the_middle_slice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

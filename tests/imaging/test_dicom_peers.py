@@ -6,6 +6,7 @@ import gzip
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ DCMTK = {  # the tool and its options: the transfer syntax that comes out
 
 
 def tool(name: str) -> str:
-    found = shutil.which(name)
+    beside = str(Path(sys.executable).parent)  # of this Python, where pip puts dcm2niix
+    found = shutil.which(name) or shutil.which(name, path=beside)
     if found is None:
         pytest.skip(f"{name} is not installed (apt install dcmtk; pip install dcm2niix)")
     return found

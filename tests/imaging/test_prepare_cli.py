@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -64,6 +65,29 @@ def test_one_line_errors(
     assert message in last
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_names_are_told_in_one_line(tmp_path: Path, source: Path, fastmrigan) -> None:
+    (source / "a\x1b[31m\nb").mkdir()
+    (source / "0.png").rename(source / "a\x1b[31m\nb" / "0.png")
+    (source / "x.\x1b[31m").write_text("x")
+    done = fastmrigan("prepare", source, "--out", tmp_path / "set")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert r"(no label) 3, a\x1b[31m\nb 1" in done.stdout
+
+
+def test_volumes_are_no_patients_without_a_word(tmp_path: Path, fastmrigan) -> None:
+    (tmp_path / "in").mkdir()
+    for seed, name in enumerate(("p1_t1", "p1_t2", "p2_t1")):
+        voxels = np.random.default_rng(seed).integers(0, 999, (20, 20, 4), dtype=np.int16)
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "in" / f"{name}.nii")
+    assumed = "warning: 3 volumes are each taken for a patient: several of one patient may stand"
+    done = fastmrigan("prepare", tmp_path / "in", "--out", tmp_path / "set")
+    assert assumed in done.stdout, done.stderr
+    options = ("--group-pattern", r"(p\d)", "--force")
+    done = fastmrigan("prepare", tmp_path / "in", "--out", tmp_path / "set", *options)
+    assert "warning" not in done.stdout, done.stderr
 
 
 def test_what_is_told_of_dicom(tmp_path: Path, fastmrigan) -> None:

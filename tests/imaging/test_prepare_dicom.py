@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from prepare_inputs import in_process, picture, write_dicom, write_series
+from pydicom import dcmread
 
 from fastmrigan.errors import InputRejected
 from fastmrigan.imaging.contrast import Silent
 from fastmrigan.imaging.dataset import PreparedDataset
+from fastmrigan.imaging.decode import header
 from fastmrigan.imaging.geometry import fit_square
 from fastmrigan.imaging.grading import Grading, grade
 from fastmrigan.imaging.options import PrepareOptions
 from fastmrigan.imaging.prepare import prepare
+from fastmrigan.imaging.walker import Refused
 
 SAGITTAL = (0, 1, 0, 0, 0, -1)
 
@@ -256,6 +259,10 @@ def test_registered_series(tmp_path: Path) -> None:
     [
         ({"origin": (0, 0, 9.0)}, "its twin IM001 lies 9.0 mm away; twins are registered"),
         ({"orientation": SAGITTAL}, "its twin IM001 is turned against it; twins are registered"),
+        (
+            {"spacing": (4.0, 2.0)},
+            "its twin IM001 ends 101.8 mm away: its pixels are of another size",
+        ),
         ({"burned_in": "YES"}, "its twin IM001 text is burned into its pixels"),
     ],
 )
@@ -268,6 +275,28 @@ def test_twins_that_are_none(tmp_path: Path, harm: dict, reason: str) -> None:
     assert made.info.count == 1
     (told,) = [*made.refused, *made.quarantined]
     assert (told.name, told.reason[: len(reason)]) == ("IM001", reason)
+
+
+def test_a_twin_of_more_slices_is_none(tmp_path: Path) -> None:
+    x = picture(0).astype(np.uint16)
+    for name, series in (("IM001", "2.25.1"), ("IM002", "2.25.2")):
+        write_dicom(tmp_path / "t1" / name, x, series=series)
+        write_dicom(tmp_path / "t2" / name, x)
+    twin = dcmread(tmp_path / "t2" / "IM001")
+    twin.NumberOfFrames, twin.PixelData = 2, 2 * twin.PixelData
+    twin.save_as(tmp_path / "t2" / "IM001")
+    made = prepare(tmp_path / "t1", tmp_path / "out", PrepareOptions(pairs=tmp_path / "t2"))
+    assert made.info.count == 1
+    assert [str(each) for each in made.refused] == [
+        "IM001: holds 1 slices, its twin 2; twins are registered"
+    ]
+
+
+def test_the_file_of_too_many_stacks_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("fastmrigan.imaging.dicom.series.MAX_STACKS", 0)
+    path = write_dicom(tmp_path / "IM001", picture(0).astype(np.uint16))
+    with pytest.raises(Refused, match="IM001: its frames differ in direction or spacing"):
+        header(path, "IM001")
 
 
 def test_real_series(tmp_path: Path, real_data) -> None:

@@ -87,6 +87,29 @@ def test_an_interrupted_run_goes_on(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "whole"]
 
 
+def test_what_was_unpacked_does_not_stay(tmp_path: Path, monkeypatch) -> None:
+    in_process(monkeypatch)
+    write_series(tmp_path / "series", 4)
+    shutil.make_archive(str(tmp_path / "in"), "zip", tmp_path / "series")
+    stop_after(monkeypatch, 2, signal.SIGINT)
+    with pytest.raises(Interrupted, match="of 4 files kept"):
+        prepare(tmp_path / "in.zip", tmp_path / "out", SMALL)
+    left = {path.name for path in (tmp_path / ".out.making").rglob("*")}
+    assert left == {"journal.jsonl", "slices.npy", "thumbnails.npy"}
+
+
+def test_a_link_to_the_output_stays_one(tmp_path: Path, monkeypatch) -> None:
+    in_process(monkeypatch)
+    folder(tmp_path / "in", 3)
+    (tmp_path / "disk" / "set").mkdir(parents=True)
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "set")
+    for size in (32, 48):
+        prepare(tmp_path / "in", tmp_path / "out", PrepareOptions(size=size, force=True))
+        assert PreparedDataset.open(tmp_path / "disk" / "set").info.size == (size, size)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "in", "out"]
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["set"]
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_second_interrupt_ends_at_once(tmp_path: Path, source: Path, monkeypatch) -> None:
     def interrupted(*_: object) -> None:

@@ -25,6 +25,13 @@ def grey_of(rgb: np.ndarray) -> np.ndarray:
     return rgb.astype(np.float64) @ (0.299, 0.587, 0.114)
 
 
+def test_a_transparent_value_of_16_bits_is_black(tmp_path: Path) -> None:
+    clear = int(RAMP16[3, 4])
+    Image.fromarray(RAMP16).save(tmp_path / "a.png", transparency=clear)
+    expected = np.where(clear == RAMP16, 0, RAMP16)
+    np.testing.assert_array_equal(read(tmp_path / "a.png", "a.png").slices[0], expected)
+
+
 @pytest.mark.parametrize(
     ("name", "pixels", "expected"),
     [

@@ -13,6 +13,7 @@ import pytest
 from dicom_files import AXIAL, CORONAL, SAGITTAL
 
 from fastmrigan.imaging.dicom import DicomHeader, Series, assemble, read_header
+from fastmrigan.imaging.dicom.series import MAX_STACKS, check_stacks
 from fastmrigan.imaging.position import SlicePosition
 
 OBLIQUE = (0.8, 0.6, 0.0, -0.36, 0.48, 0.8)
@@ -144,6 +145,15 @@ def test_frames_of_one_file() -> None:
     made = assemble([("e.dcm", header(*[position(z) for z in (8, 0, 4)]))])
     assert [(ref.name, ref.frame) for ref in made[0].frames] == [("e.dcm", i) for i in (1, 2, 0)]
     assert made[0].step_mm == pytest.approx(4)
+
+
+def test_a_file_of_more_stacks_than_anyone_scans() -> None:
+    def spread(count: int) -> DicomHeader:
+        return header(*[position(0, spacing=1 + n / 100) for n in range(count) for _ in range(3)])
+
+    check_stacks(spread(MAX_STACKS))
+    with pytest.raises(ValueError, match="differ in direction or spacing more than 32 times"):
+        check_stacks(spread(MAX_STACKS + 1))
 
 
 def test_without_positions_or_series() -> None:

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -180,6 +181,23 @@ def test_a_resumed_job_makes_the_same_bytes(write_model, tmp_path, format):
     assert "fastmrigan" in json.loads((tmp_path / "run.json").read_text())
 
 
+def test_every_file_is_on_the_disk_before_its_folder_has_its_name(
+    write_model, tmp_path, monkeypatch
+):
+    synced, fsync = set(), os.fsync
+
+    def record(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    synthesise(load(write_model(), batch=8), JobOptions(tmp_path, 5, 7, "dicom-files", 5))
+    (folder,) = tmp_path.glob("shard-*")
+    made = [tmp_path, folder, *folder.iterdir()]
+    assert len(made) == 7
+    assert {path.stat().st_ino for path in made} <= synced
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("format", DICOM)
 @pytest.mark.parametrize("point", ["before-fsync", "before-rename", "before-folder-fsync"])
@@ -225,7 +243,8 @@ def test_translated_slices_lie_where_their_sources_did(negative, series, tmp_pat
         assert data.RescaleType == "US"
         assert "no unit of this contrast" in data.DerivationDescription
         assert "are those of the source slice" in data.DerivationDescription
-        assert json.loads(data.ImageComments)["source"] == record.source
+        told = json.loads(data.ImageComments)
+        assert (told["source"], told["source_index"]) == (record.source, record.index)
     sizes = {x.shape for _, x in read_slices(tmp_path)}
     assert sizes == {(16, 16), (20, 28)}
 

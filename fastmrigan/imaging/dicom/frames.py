@@ -18,6 +18,7 @@ Stored = npt.NDArray[Any]  # uint8, int8, uint16, int16, float32 or float64
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+NEITHER = ("PALETTE COLOR", "XYB", "HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420")
 
 PLAIN = (  # implicit, explicit, deflated, big endian
     "1.2.840.10008.1.2",
@@ -71,7 +72,8 @@ def stored_frames(dataset: Dataset) -> Iterator[Stored]:
         plugin = choose(get_decoder(syntax), syntax)
         check_codestreams(dataset)
     elif syntax not in PLAIN:
-        raise ValueError(f"transfer syntax {syntax.name} ({syntax}) is not read; rewrite it")
+        known = f"{syntax.name} ({syntax})" if syntax.is_valid else "that is no UID"
+        raise ValueError(f"transfer syntax {known} is not read; rewrite it")
     try:
         made = get_decoder(syntax).iter_array(
             dataset, decoding_plugin=plugin, allow_excess_frames=False
@@ -93,10 +95,12 @@ def check_pixels(dataset: Dataset) -> None:
     floating = [name for name in ("FloatPixelData", "DoubleFloatPixelData") if name in dataset]
     if "PixelData" not in dataset and not floating:
         raise ValueError("DICOM without pixels")
+    if not floating and not dataset.PixelData:
+        raise ValueError("its pixels are empty")
     photometric = text(dataset, "PhotometricInterpretation")
     samples = whole(dataset, "SamplesPerPixel") or 1
     if samples != (3 if photometric in COLOUR else 1):
-        raise ValueError(f"{samples} samples a pixel of {photometric}")
+        raise ValueError(f"{samples} samples a pixel of {named(photometric)}")
     if floating:
         return
     needed = ("BitsAllocated", "BitsStored", "PixelRepresentation")
@@ -108,6 +112,16 @@ def check_pixels(dataset: Dataset) -> None:
         raise ValueError(f"pixels of {allocated} bits; 8 to 16-bit integers and floats are read")
     if bits is None or not 1 <= bits <= allocated:
         raise ValueError(f"claims {bits} stored bits in {allocated} allocated ones")
+    high = whole(dataset, "HighBit")
+    if high is not None and high != bits - 1:  # PS3.3 C.7.6.3.1.2; decoders take it for granted
+        raise ValueError(f"{bits} stored bits of which bit {high} is the highest; rewrite it")
+
+
+def named(photometric: str | None) -> str:
+    """A photometric interpretation, if it is one of DICOM's: a file may say anything, even who."""
+    if photometric is None or photometric not in GREY + COLOUR + NEITHER:
+        return "an unknown photometric interpretation"
+    return photometric
 
 
 def choose(decoder: Decoder, syntax: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from fastmrigan.imaging.dicom.bounded import claims, open_bounded, parse, plain_reasons
 from fastmrigan.imaging.dicom.elements import Frames, number, numbers, text
 from fastmrigan.imaging.dicom.technical import CODES, NUMBERS, technical_tags
-from fastmrigan.imaging.position import SlicePosition, Vector
+from fastmrigan.imaging.position import FAR_MM, VOXEL_MM, SlicePosition, Vector
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -87,7 +87,7 @@ def facts(dataset: Dataset, pixels: bool) -> DicomHeader:
         raise ValueError(f"DICOM without {', '.join(missing)}")
     frames = Frames(dataset)
     return DicomHeader(
-        patient=text(dataset, "PatientID") or text(dataset, "StudyInstanceUID"),
+        patient=(text(dataset, "PatientID") or "").strip() or text(dataset, "StudyInstanceUID"),
         series=text(dataset, "SeriesInstanceUID"),
         sop_class=text(dataset, "SOPClassUID") or "",
         modality=text(dataset, "Modality") or "",
@@ -131,8 +131,12 @@ def position_of(frames: Frames, frame: int) -> SlicePosition | None:
         frames.holder(frame, "PlaneOrientationSequence"), "ImageOrientationPatient", 6
     )
     spacing = numbers(measures, "PixelSpacing", 2)
-    if origin is None or cosines is None or spacing is None or min(spacing) <= 0:
+    if origin is None or cosines is None or spacing is None:
         return None
+    if not (VOXEL_MM[0] <= min(spacing) and max(spacing) <= VOXEL_MM[1]):
+        raise ValueError("its PixelSpacing is one that nobody scans")
+    if max(map(abs, origin)) > FAR_MM:
+        raise ValueError("its ImagePositionPatient lies far outside any scanner")
     row, column = unit(cosines[:3]), unit(cosines[3:])
     if abs(sum(a * b for a, b in zip(row, column, strict=True))) > NEARLY:
         raise ValueError("its ImageOrientationPatient is not a right angle")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fastmrigan.imaging.dicom.bounded import open_bounded, plain_reasons
 from fastmrigan.imaging.dicom.elements import Frames, number, sequence, whole
-from fastmrigan.imaging.dicom.frames import COLOUR, GREY, Stored, stored_frames
+from fastmrigan.imaging.dicom.frames import COLOUR, GREY, Stored, named, stored_frames
 from fastmrigan.imaging.dicom.header import DicomHeader, facts
 from fastmrigan.imaging.readers import Float32, ReadImage, check_size
 
@@ -83,7 +83,7 @@ def check_photometric(header: DicomHeader, convert_rgb: bool) -> None:
     if header.photometric in GREY or (convert_rgb and header.photometric in COLOUR):
         return
     remedy = "; ask for its conversion" if header.photometric in COLOUR else ""
-    raise ValueError(f"colour DICOM ({header.photometric}); grey is read{remedy}")
+    raise ValueError(f"colour DICOM ({named(header.photometric)}); grey is read{remedy}")
 
 
 def is_volume(header: DicomHeader) -> bool:
@@ -158,8 +158,8 @@ def philips_scale_slope(frames: Frames, frame: int) -> float | None:
             little = frames.dataset.original_encoding[1] is not False
             (found,) = struct.unpack("<f" if little else ">f", found)
         if found is not None:
-            if not np.isfinite(float(found)) or float(found) == 0:
-                raise ValueError(f"its Philips scale slope is {found}")
+            if not isinstance(found, int | float) or not np.isfinite(found) or found == 0:
+                raise ValueError("its Philips scale slope is not a number other than 0")
             return float(found)
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -18,6 +18,7 @@ SAME_SPACING = 1e-3  # relative, of the pixels
 SAME_PLACE = 0.01  # mm along the normal: what makers round positions to
 EVEN = 0.02  # relative, of a step: the rounding of thin slices
 SIDEWAYS = 0.5  # pixels per slice; less is rounding
+MAX_STACKS = 32  # of one file, which is decoded for each: three planes are usual
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ def assemble(items: Sequence[tuple[str, DicomHeader]]) -> list[Series]:
     return made
 
 
+def check_stacks(header: DicomHeader) -> None:
+    """Raises ValueError for a file whose frames lie in more stacks than anyone scans at once."""
+    homes([geometry_of(header, position) for position in header.positions or ()], MAX_STACKS)
+
+
 def geometry_of(header: DicomHeader, position: SlicePosition | None) -> Geometry:
     size = header.rows, header.columns
     if position is None:
@@ -89,23 +95,38 @@ def geometry_of(header: DicomHeader, position: SlicePosition | None) -> Geometry
 
 def split(entries: Sequence[tuple[Geometry, FrameRef]]) -> dict[Geometry, Stack]:
     """Frames of one geometry together, in the order of their first."""
-    home: dict[Geometry, Geometry] = {}  # from each geometry that occurs to its stack's first
+    home = homes([own for own, _ in entries])
     stacks: dict[Geometry, Stack] = {}
     for own, ref in entries:
-        if own not in home:
-            home[own] = next((first for first in stacks if alike(first, own)), own)
         stacks.setdefault(home[own], []).append(ref)
     return stacks
 
 
-def alike(a: Geometry, b: Geometry) -> bool:
-    """Same size, and directions and spacings that differ by rounding alone."""
-    return (
-        a.size == b.size
-        and len(a.cosines) == len(b.cosines)
-        and all(abs(x - y) <= SAME_DIRECTION for x, y in zip(a.cosines, b.cosines, strict=True))
-        and all(abs(x - y) <= SAME_SPACING * x for x, y in zip(a.spacing, b.spacing, strict=True))
-    )
+def homes(geometries: Iterable[Geometry], most: int | None = None) -> dict[Geometry, Geometry]:
+    """From each geometry to the first one like it, which may be itself.
+
+    Alike are those of one size, whose directions and spacings differ by rounding alone. Raises
+    ValueError where there are more than `most` firsts.
+    """
+    distinct = list(dict.fromkeys(geometries))
+    unknown = (0.0,) * 8
+    rows = [(*own.size, *(own.cosines + own.spacing or unknown)) for own in distinct]
+    numbers = np.array(rows, np.float64).reshape(-1, 10)
+    home: dict[Geometry, Geometry] = {}
+    firsts = 0
+    for first, own in zip(distinct, numbers, strict=True):
+        if first in home:
+            continue
+        firsts += 1
+        if most is not None and firsts > most:
+            raise ValueError(
+                f"its frames differ in direction or spacing more than {most} times; split it"
+            )
+        rounding = np.array([0.0] * 2 + [SAME_DIRECTION] * 6 + [SAME_SPACING] * 2)
+        rounding[8:] *= own[8:]
+        for n in np.flatnonzero((np.abs(numbers - own) <= rounding).all(axis=1)).tolist():
+            home.setdefault(distinct[n], first)
+    return home
 
 
 def mixture(stacks: dict[Geometry, Stack]) -> str:

@@ -37,7 +37,8 @@ HEADS = (16 << 10, 4 << 20)
 
 TAGS = (0x00080016, 0x00080018, 0x0008001C, 0x00120062)  # the UIDs, then the marks
 PIXELS = 0x7FE00010
-UNDEFINED = 0xFFFFFFFF  # the length of encapsulated pixel data
+UNDEFINED = 0xFFFFFFFF  # the length of encapsulated pixel data, which hold fragments
+FRAGMENT, DELIMITER = 0xE000FFFE, 0xE0DDFFFE  # tags as they lie in little endian
 MARKS = ("SyntheticData", "PatientIdentityRemoved")
 UID_FORM = re.compile(r"[0-9.]{1,64}")
 
@@ -231,28 +232,47 @@ def parse(name: str, path: Path, offset: int, size: int, head: bytes) -> Item | 
         if not UID_FORM.fullmatch(uid):
             raise Refused(name, f"names no {what} that could be sent")
     length = size - start
-    if not syntax.is_deflated and (length % 2 or pixels_end(stream, encoding) > length):
-        raise Refused(name, "is not whole: it ends before its last element does")
+    if not syntax.is_deflated:
+        first, claimed = pixels_at(stream, encoding)
+        if claimed == UNDEFINED:
+            there = delimited(path, offset + start + first, offset + size)
+        else:
+            there = first + claimed <= length
+        if length % 2 or not there:
+            raise Refused(name, "is not whole: it ends before its last element does")
     mark = "YES" in marks
     return Item(name, path, offset + start, length, sop_class, instance, str(syntax), mark)
 
 
-def pixels_end(stream: BinaryIO, encoding: tuple[bool, bool]) -> int:
-    """Where native pixel data that begin within `stream`, read so far, say that they end; else 0.
+def pixels_at(stream: BinaryIO, encoding: tuple[bool, bool]) -> tuple[int, int]:
+    """Where the values of pixel data begin within `stream`, read so far, and the length they claim.
 
-    A copy that was cut short has a whole header and would be stored by a peer as it is.
+    0, 0 where there are none. A copy that was cut short has a whole header and would be stored by a
+    peer as it is.
     """
     from pydicom.filereader import read_dataset
 
-    claimed = 0
+    header, claimed = 0, 0
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
-        nonlocal claimed
-        if tag == PIXELS and length != UNDEFINED:
-            claimed = (8 if vr is None else 12) + length  # its header, implicit or explicit
+        nonlocal header, claimed
+        if tag == PIXELS:
+            header, claimed = 8 if vr is None else 12, length  # implicit or explicit
         return tag >= PIXELS
 
     with contextlib.suppress(Exception), warnings.catch_warnings():  # what was read may end first
         warnings.simplefilter("ignore")
         read_dataset(stream, *encoding, stop_when=at_pixels, specific_tags=[PIXELS])
-    return stream.tell() + claimed if claimed else 0
+    return (stream.tell() + header, claimed) if header else (0, 0)
+
+
+def delimited(path: Path, at: int, end: int) -> bool:
+    """Whether the fragments that begin `at` a byte of a file have their delimiter before `end`."""
+    with path.open("rb") as file:
+        while at + 8 <= end:
+            file.seek(at)
+            tag, length = (int.from_bytes(file.read(4), "little") for _ in range(2))
+            if tag != FRAGMENT:
+                return bool(tag == DELIMITER)
+            at += 8 + length
+    return False

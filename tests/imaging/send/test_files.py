@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     MediaStorageDirectoryStorage,
     MRImageStorage,
+    RLELossless,
 )
 from recording_scp import Recorder
 from send_files import (
@@ -107,8 +109,15 @@ def test_places_that_cannot_be_read(tmp_path: Path, scp: Recorder) -> None:
     assert result.ignored == {".tar": 1, "DICOMDIR": 1}
 
 
-@pytest.mark.parametrize("syntax", [*UNCOMPRESSED, ExplicitVRBigEndian])
-@pytest.mark.parametrize(("missing", "goes"), [(0, True), (1, False), (2, False), (400, False)])
+@pytest.mark.parametrize(
+    ("syntax", "missing", "goes"),
+    [
+        *product([*UNCOMPRESSED, ExplicitVRBigEndian], [0], [True]),
+        *product([*UNCOMPRESSED, ExplicitVRBigEndian], [1, 2, 400], [False]),
+        *product([RLELossless], [0], [True]),
+        *product([RLELossless], [1, 2, 8, 400], [False]),
+    ],
+)
 def test_copies_that_were_cut_short(
     tmp_path: Path, scp: Recorder, syntax: str, missing: int, goes: bool
 ) -> None:

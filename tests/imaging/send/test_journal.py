@@ -28,6 +28,7 @@ def test_journal_survives_a_torn_line(tmp_path: Path) -> None:
         file.write(b'{"to": "A@h:1", "na')
     with Journal(tmp_path, "A@h:1") as journal:
         assert ITEM in journal
+        assert dataclasses.replace(ITEM, sop_instance="1.2.4") not in journal  # the name's new file
         with pytest.raises(UsageError, match="another `fastmrigan send` is at work"):
             Journal(tmp_path, "A@h:1").__enter__()
     lines = [json.loads(line) for line in journal.path.read_text().splitlines()]
