@@ -84,8 +84,7 @@ class OpenVINOEngine final : public Engine {
       check_runs_bf16(name);
     }
     compile(graph.get(), "NO");
-    const ov_callback_t callback{Done::set, &done_};
-    check(ov_.ov_infer_request_set_callback(request_.get(), &callback));
+    check(ov_.ov_infer_request_set_callback(request_.get(), &callback_));
   }
 
   ~OpenVINOEngine() override { request_.reset(); }  // before the memory it runs on
@@ -256,6 +255,7 @@ class OpenVINOEngine final : public Engine {
   Buffer in_, out_;
   OpenVINO::Owned<ov_compiled_model_t> compiled_;
   Done done_;
+  const ov_callback_t callback_{Done::set, &done_};  // OpenVINO keeps its address
   OpenVINO::Owned<ov_infer_request_t> request_;
 };
 

@@ -120,7 +120,7 @@ static void libraries(const char* old, const char* lacking) {
 }
 
 static void null_and_sizes(void) {
-  fmg_engine* engine = open_good(1);
+  fmg_engine* engine = (fmg_engine*)&engine;
   float in[PIXELS] = {0}, out[PIXELS];
   EXPECT(fmg_open(NULL, NULL, &engine), FMG_ERROR_ARGUMENT, "path is NULL");
   CHECK(engine == NULL);

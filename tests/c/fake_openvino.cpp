@@ -39,7 +39,7 @@ struct ov_tensor {
 
 struct ov_infer_request {
   ov_tensor in, out;
-  ov_callback_t callback = {nullptr, nullptr};
+  const ov_callback_t* callback = nullptr;  // the address is kept, as OpenVINO does
   pthread_t worker;
   pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
@@ -71,7 +71,7 @@ static void* work(void* argument) {
     r->asked = false;
     pthread_mutex_unlock(&r->mutex);
     const ov_status_e status = compute(r);
-    if (r->callback.callback_func) r->callback.callback_func(r->callback.args);
+    if (r->callback) r->callback->callback_func(r->callback->args);
     pthread_mutex_lock(&r->mutex);
     r->status = status;
     r->running = false;
@@ -225,7 +225,7 @@ ov_status_e ov_infer_request_cancel(ov_infer_request_t* r) {
 }
 #endif
 ov_status_e ov_infer_request_set_callback(ov_infer_request_t* r, const ov_callback_t* callback) {
-  r->callback = *callback;
+  r->callback = callback;
   return ov_status_e::OK;
 }
 ov_status_e ov_infer_request_get_profiling_info(const ov_infer_request_t*,

@@ -23,12 +23,12 @@ def with_metadata(model: onnx.ModelProto, document: dict[str, object] | str) -> 
     return graph + onnx.ModelProto(metadata_props=[entry]).SerializeToString()
 
 
-def negative(side: int = SIDE, name: str = "tiny") -> onnx.ModelProto:
+def negative(side: int = SIDE, operator: str = "Neg") -> onnx.ModelProto:
     """Translates a slice to its negative."""
     shape = ["batch", 1, side, side]
     graph = helper.make_graph(
-        [helper.make_node("Neg", ["source"], ["slice"])],
-        name,
+        [helper.make_node(operator, ["source"], ["slice"])],
+        "tiny",
         [helper.make_tensor_value_info("source", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("slice", TensorProto.FLOAT, shape)],
     )
@@ -70,6 +70,7 @@ def write_models(folder: Path) -> None:
         "fraction": with_metadata(negative(), translating(slice_size=[8.5, 8])),
         "nolatent": with_metadata(negative(), translating(task="sample")),
         "othersize": with_metadata(negative(), translating(slice_size=[9, 8])),
+        "unknown": with_metadata(negative(operator="Nag"), translating()),
         "norule": with_metadata(negative(), translating(grading={"method": "by eye"})),
     }
     for name, data in files.items():
