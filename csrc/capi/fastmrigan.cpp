@@ -164,6 +164,7 @@ void run(const char* function, fmg_engine& engine, const Layout& in, int64_t n, 
                                         ": the model makes NaN or infinite "
                                         "pixels; train it again");
   }
+  limits.check();  // FMG_OK is a promise that the slices were there in time
 }
 
 fmg_slices dense(float* data) {

@@ -154,8 +154,9 @@ FMG_API int fmg_get_info(const fmg_engine* engine, fmg_info* info);
 FMG_API int fmg_run(fmg_engine* engine, const float* in, int64_t n, float* out);
 
 /* The same from and to memory of any layout, graded on the way. call NULL: no deadline, no
- * cancellation. A call past its deadline, or cancelled, comes back once the backend has finished
- * the layer at hand. Gives FMG_ERROR_DEADLINE and _CANCELLED too. */
+ * cancellation. FMG_OK says that all slices were there by the deadline. A call past its deadline,
+ * or cancelled, comes back once the backend has finished the layer at hand. Gives
+ * FMG_ERROR_DEADLINE and _CANCELLED too. */
 FMG_API int fmg_run_slices(fmg_engine* engine, const fmg_slices* in, int64_t n,
                            const fmg_slices* out, const fmg_call* call);
 
