@@ -1,8 +1,8 @@
 #include "capi/layout.h"
 
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <string>
 
@@ -13,16 +13,22 @@ namespace {
 
 int64_t pixel_bytes(int32_t type) { return type == FMG_FLOAT32 ? 4 : 2; }
 
-bool finite(float x) { return std::fabs(x) <= FLT_MAX; }
+// All bits where x is NaN or infinite, else 0: in integers, which every compiler vectorises.
+uint32_t not_finite(float x) {
+  constexpr uint32_t EXPONENT = 0x7F800000;
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return (bits & EXPONENT) == EXPONENT ? ~uint32_t{0} : 0;
+}
 
 // scaled: low..high to -1..1; only then are values looked at in double.
 template <typename T>
-bool read_row(const T* from, int64_t step, int64_t width, bool scaled, double low, double scale,
-              float* to) {
-  bool good = true;
+bool read_row(const T* __restrict from, int64_t step, int64_t width, bool scaled, double low,
+              double scale, float* __restrict to) {
+  uint32_t bad = 0;
   for (int64_t x = 0; x < width; ++x) {
     const T value = from[x * step];
-    if constexpr (std::is_same_v<T, float>) good &= finite(value);
+    if constexpr (std::is_same_v<T, float>) bad |= not_finite(value);
     if (scaled) {
       const double graded = (static_cast<double>(value) - low) * scale - 1.0;
       to[x] = static_cast<float>(std::min(std::max(graded, -1.0), 1.0));
@@ -30,15 +36,15 @@ bool read_row(const T* from, int64_t step, int64_t width, bool scaled, double lo
       to[x] = static_cast<float>(value);
     }
   }
-  return good;
+  return bad == 0;
 }
 
 template <typename T>
-bool write_row(const float* from, int64_t width, bool scaled, double low, double half, T* to,
-               int64_t step) {
-  bool good = true;
+bool write_row(const float* __restrict from, int64_t width, bool scaled, double low, double half,
+               T* __restrict to, int64_t step) {
+  uint32_t bad = 0;
   for (int64_t x = 0; x < width; ++x) {
-    good &= finite(from[x]);
+    bad |= not_finite(from[x]);
     float value = from[x];
     if (scaled) value = static_cast<float>((static_cast<double>(value) + 1.0) * half + low);
     if constexpr (std::is_same_v<T, float>) {
@@ -50,7 +56,7 @@ bool write_row(const float* from, int64_t width, bool scaled, double low, double
       to[x * step] = static_cast<T>(std::lrint(value));  // half to even
     }
   }
-  return good;
+  return bad == 0;
 }
 
 // With a constant step of 1 the compiler uses vector instructions.
@@ -158,6 +164,10 @@ Layout::Layout(const char* function, const char* which, const fmg_slices* slices
   }
   if (reinterpret_cast<uintptr_t>(data_) % static_cast<uintptr_t>(bytes) != 0)
     throw refuse("->data is not aligned to its pixel");
+  if (pixel_stride_ == bytes && row_stride_ == bytes * width) {  // a slice is one long row
+    width_ *= height_;
+    height_ = 1;
+  }
 }
 
 bool Layout::read(int64_t first, int64_t count, float* to) const {
