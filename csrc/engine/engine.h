@@ -27,9 +27,13 @@ class Limits {
   Limits(int64_t deadline_us, const volatile int* cancel);
 
   bool none() const { return !has_deadline_ && cancel_ == nullptr; }
-  // Throws Error FMG_ERROR_DEADLINE or FMG_ERROR_CANCELLED.
-  void check() const;
   bool reached() const { return cancelled() || late(); }
+  // Throws Error FMG_ERROR_DEADLINE or, even where the flag has been taken back since,
+  // FMG_ERROR_CANCELLED.
+  [[noreturn]] void stop() const;
+  void check() const {
+    if (reached()) stop();
+  }
   // When to look again: at the deadline, or in a millisecond where a flag must be watched.
   Clock::time_point next_look() const;
 

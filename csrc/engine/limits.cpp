@@ -18,12 +18,12 @@ bool Limits::cancelled() const {
   return cancel_ != nullptr && __atomic_load_n(cancel_, __ATOMIC_ACQUIRE) != 0;
 }
 
-void Limits::check() const {
-  if (cancelled()) throw Error(FMG_ERROR_CANCELLED, "fmg_run_slices: cancelled by the caller");
-  if (late())
+void Limits::stop() const {
+  if (late() && !cancelled())
     throw Error(FMG_ERROR_DEADLINE,
                 "fmg_run_slices: the deadline passed; give it more time, more threads or fewer "
                 "slices");
+  throw Error(FMG_ERROR_CANCELLED, "fmg_run_slices: cancelled by the caller");
 }
 
 Limits::Clock::time_point Limits::next_look() const {

@@ -87,8 +87,6 @@ class OpenVINOEngine final : public Engine {
     check(ov_.ov_infer_request_set_callback(request_.get(), &callback_));
   }
 
-  ~OpenVINOEngine() override { request_.reset(); }  // before the memory it runs on
-
   float* input() override { return in_.get(); }
   const float* output() override { return out_.get(); }
 
@@ -107,7 +105,7 @@ class OpenVINOEngine final : public Engine {
     }
     if (stopped) ov_.ov_infer_request_cancel(request_.get());
     const ov_status_e status = ov_.ov_infer_request_wait(request_.get());
-    if (stopped) limits.check();
+    if (stopped) limits.stop();
     ran(status);
   }
 
@@ -252,7 +250,7 @@ class OpenVINOEngine final : public Engine {
   const OpenVINO& ov_;
   std::string subject_, threads_;
   std::vector<int64_t> in_shape_, out_shape_;
-  Buffer in_, out_;
+  Buffer in_, out_;  // outlive the request, which runs on them
   OpenVINO::Owned<ov_compiled_model_t> compiled_;
   Done done_;
   const ov_callback_t callback_{Done::set, &done_};  // OpenVINO keeps its address
