@@ -6,8 +6,12 @@
 #include <condition_variable>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <mutex>
 #include <new>
+#include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "capi/layout.h"
 #include "core/error.h"
@@ -55,6 +59,9 @@ int guarded(const char* function, const Body& body) noexcept {
     return fail(error.code, error.what());
   } catch (const std::bad_alloc&) {
     std::snprintf(text, sizeof text, "%s: out of memory; take a smaller batch", function);
+    return fail(FMG_ERROR_MEMORY, text);
+  } catch (const std::length_error&) {  // more than a vector can ever hold
+    std::snprintf(text, sizeof text, "%s: out of memory; take fewer slices", function);
     return fail(FMG_ERROR_MEMORY, text);
   } catch (const std::exception& error) {
     std::snprintf(text, sizeof text, "%s: a bug of ours, please report it: %s", function,
@@ -294,7 +301,10 @@ int fmg_measure(const fmg_engine* engine, const fmg_slices* in, int64_t n, doubl
                   "fmg_measure: the model file states no grading rule that this "
                   "library knows; give low and high yourself");
     const Layout source("fmg_measure", "in", in, model.height, model.width, n, false);
-    std::vector<float> values(static_cast<size_t>(n * model.height * model.width));
+    int64_t pixels = 0;
+    need(!__builtin_mul_overflow(n, int64_t{model.height} * model.width, &pixels),
+         "fmg_measure: n is beyond any memory");
+    std::vector<float> values(static_cast<size_t>(pixels));
     if (!source.read(0, n, values.data()))
       throw Error(FMG_ERROR_INPUT,
                   "fmg_measure: the slices hold NaN or infinite values; mend them first");

@@ -1,5 +1,6 @@
 #include "engine/openvino_api.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <vector>

@@ -1,5 +1,6 @@
 #include "model_file/model_file.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
@@ -15,7 +16,8 @@ namespace fastmrigan {
 namespace {
 
 constexpr int SCHEMA_VERSION = 1;
-constexpr double MAX_SIDE = 16384;  // pixels
+constexpr size_t MAX_FILE = (size_t{1} << 31) - 1;  // bytes: what a protobuf message may have
+constexpr double MAX_SIDE = 16384;                  // pixels
 constexpr double MAX_LATENT = 1 << 20;
 
 // Reads fields of one document and names the one that is wrong.
@@ -133,6 +135,8 @@ std::vector<uint8_t> read_file(const std::string& path) {
     data.resize(before + std::max(before, size_t{1} << 20));  // doubles: few copies
     got = std::fread(data.data() + before, 1, data.size() - before, file.get());
     data.resize(before + got);
+    if (data.size() > MAX_FILE)
+      throw Error(FMG_ERROR_MODEL, path + ": larger than 2 GiB, which no ONNX file is");
   } while (got > 0);
   if (std::ferror(file.get())) throw refuse(errno);
   return data;

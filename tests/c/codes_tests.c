@@ -217,6 +217,9 @@ static void measuring(void) {
   in[3] = -5, in[4] = 7;
   CHECK(fmg_measure(engine, &slices, 1, &low, &high) == FMG_OK && low == -5 && high == 7);
   EXPECT(fmg_measure(engine, &slices, 0, &low, &high), FMG_ERROR_ARGUMENT, "at least 1");
+  slices.slice_stride = slices.pixel_stride = 4, slices.row_stride = 4 * SIDE; /* overlapping */
+  EXPECT(fmg_measure(engine, &slices, INT64_MAX / 8, &low, &high), FMG_ERROR_ARGUMENT,
+         "n is beyond any memory");
   EXPECT(fmg_measure(engine, &slices, 1, NULL, &high), FMG_ERROR_ARGUMENT, "NULL");
   fmg_close(engine);
   const fmg_options options = options_with(fake);
