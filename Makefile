@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Everything the environment is made from; when it changes, the environment is made anew.
 ENVIRONMENT := $(shell cat Makefile pyproject.toml constraints.txt requirements-peers*.txt | sha256sum | cut -c1-16)
 SOURCES := CMakeLists.txt pyproject.toml README.md LICENSE $(shell find csrc fastmrigan export -type f -not -path '*/__pycache__/*')
-CXX_SOURCES := $(shell find benchmarks csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
+CXX_SOURCES := $(shell find benchmarks csrc examples tests -name '*.c' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 # What must import for the environment to count as whole.
 PROBE := import pip, torch, numpy, scipy, openvino, onnx, onnxruntime, pydantic, typer, rich, PIL, yaml, \
   pydicom, nibabel, pylibjpeg, pynetdicom, dicomanonymizer, matplotlib, tensorboard, skimage, hypothesis, \

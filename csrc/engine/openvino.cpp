@@ -1,0 +1,269 @@
+// OpenVINO on the CPU: the same graph, shapes and properties as fastmrigan/runtime/backends/
+// openvino.py sets, so that both give the same bits.
+#include <algorithm>
+#include <cctype>
+#include <condition_variable>
+#include <cstdio>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <vector>
+
+#include "core/error.h"
+#include "engine/engine.h"
+#include "engine/openvino_api.h"
+#include "include/fastmrigan.h"
+
+namespace fastmrigan {
+namespace {
+
+// auto takes bf16 only where the model file says that it stays this close to PyTorch.
+constexpr double BF16_MIN_DB = 45.0;
+constexpr size_t ALIGNMENT = 64;  // OpenVINO then uses the memory as it is
+
+struct FreeAligned {
+  void operator()(float* memory) const { ::operator delete(memory, std::align_val_t{ALIGNMENT}); }
+};
+using Buffer = std::unique_ptr<float, FreeAligned>;
+
+Buffer zeros(int64_t count) {
+  const size_t bytes = static_cast<size_t>(count) * sizeof(float);
+  auto* memory = static_cast<float*>(::operator new(bytes, std::align_val_t{ALIGNMENT}));
+  std::memset(memory, 0, bytes);
+  return Buffer(memory);
+}
+
+int64_t product(const std::vector<int64_t>& shape) {
+  int64_t total = 1;
+  for (const int64_t side : shape) total *= side;
+  return total;
+}
+
+std::string brackets(const std::vector<int64_t>& shape) {
+  std::string text;
+  for (const int64_t side : shape) text += (text.empty() ? "[" : ", ") + std::to_string(side);
+  return text + "]";
+}
+
+// Signalled from a thread of OpenVINO's.
+struct Done {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool done = false;
+
+  static void set(void* self) {
+    auto* it = static_cast<Done*>(self);
+    const std::lock_guard<std::mutex> lock(it->mutex);
+    it->done = true;
+    it->changed.notify_all();
+  }
+};
+
+class OpenVINOEngine final : public Engine {
+ public:
+  OpenVINOEngine(const std::string& name, const uint8_t* data, size_t size, const ModelFacts& model,
+                 const EngineOptions& options)
+      : ov_(load_openvino(options.library)),
+        subject_(name + ": openvino refuses the graph"),
+        threads_(std::to_string(options.threads)),
+        compiled_(nullptr, ov_.ov_compiled_model_free),
+        request_(nullptr, ov_.ov_infer_request_free) {
+    facts_.backend = "openvino";
+    facts_.version = ov_.version;
+    facts_.device = ov_.property("FULL_DEVICE_NAME");
+    choose_precision(model, options.precision);
+    if (model.task == Task::sample)
+      in_shape_ = {options.batch, model.latent_size};
+    else
+      in_shape_ = {options.batch, 1, model.height, model.width};
+    out_shape_ = {options.batch, 1, model.height, model.width};
+    in_ = zeros(product(in_shape_));
+    out_ = zeros(product(out_shape_));
+
+    OpenVINO::Owned<ov_model_t> graph = read(name, data, size);
+    if (facts_.precision == "bf16") {
+      compile(graph.get(), "YES");
+      check_runs_bf16(name);
+    }
+    compile(graph.get(), "NO");
+    check(ov_.ov_infer_request_set_callback(request_.get(), &callback_));
+  }
+
+  float* input() override { return in_.get(); }
+  const float* output() override { return out_.get(); }
+
+  void run(const Limits& limits) override {
+    if (limits.none()) {
+      ran(ov_.ov_infer_request_infer(request_.get()));
+      return;
+    }
+    done_.done = false;
+    ran(ov_.ov_infer_request_start_async(request_.get()));
+    bool stopped = false;
+    {
+      std::unique_lock<std::mutex> lock(done_.mutex);
+      while (!done_.done && !(stopped = limits.reached()))
+        done_.changed.wait_until(lock, limits.next_look());
+    }
+    if (stopped) ov_.ov_infer_request_cancel(request_.get());
+    const ov_status_e status = ov_.ov_infer_request_wait(request_.get());
+    if (stopped) limits.stop();
+    ran(status);
+  }
+
+ private:
+  void check(ov_status_e status) const { ov_.check(status, subject_, FMG_ERROR_BACKEND); }
+
+  void ran(ov_status_e status) const {
+    if (status != ov_status_e::OK)
+      ov_.check(status, "backend openvino: cannot run the model", FMG_ERROR_BACKEND);
+  }
+
+  void choose_precision(const ModelFacts& model, const std::string& asked) {
+    const bool here =
+        (" " + ov_.property("OPTIMIZATION_CAPABILITIES") + " ").find(" BF16 ") != std::string::npos;
+    facts_.precision = asked;
+    if (asked == "bf16" && !here)
+      throw Error(FMG_ERROR_OPTIONS,
+                  "precision bf16: this processor has no bf16 arithmetic; take fp32");
+    if (asked != "auto") return;
+    facts_.precision = "fp32";
+    if (!here) {
+      facts_.why_precision = "auto: the processor has no bf16";
+    } else if (!model.bf16_db) {
+      facts_.why_precision = "auto: the model file records nothing about bf16";
+    } else {
+      if (*model.bf16_db >= BF16_MIN_DB) facts_.precision = "bf16";
+      char text[96];
+      std::snprintf(text, sizeof text, "auto: %.1f dB in bf16 by the model file, %g wanted",
+                    *model.bf16_db, BF16_MIN_DB);
+      facts_.why_precision = text;
+    }
+  }
+
+  // The graph with its batch fixed, checked against the metadata.
+  OpenVINO::Owned<ov_model_t> read(const std::string& name, const uint8_t* data, size_t size) {
+    ov_model_t* read = nullptr;
+    check(ov_.ov_core_read_model_from_memory_buffer(ov_.core, reinterpret_cast<const char*>(data),
+                                                    size, nullptr, &read));
+    OpenVINO::Owned<ov_model_t> graph(read, ov_.ov_model_free);
+    size_t inputs = 0, outputs = 0;
+    check(ov_.ov_model_inputs_size(read, &inputs));
+    check(ov_.ov_model_outputs_size(read, &outputs));
+    if (inputs != 1 || outputs != 1)
+      throw Error(FMG_ERROR_MODEL, name + ": has " + std::to_string(inputs) + " inputs and " +
+                                       std::to_string(outputs) +
+                                       " outputs where one of each is expected; export it again");
+    ov_output_const_port_t* port = nullptr;
+    check(ov_.ov_model_const_input(read, &port));
+    const OpenVINO::Owned<ov_output_const_port_t> input(port, ov_.ov_output_const_port_free);
+    ov_element_type_e type{};
+    check(ov_.ov_port_get_element_type(port, &type));
+    ov_partial_shape_t shape{};
+    check(ov_.ov_port_get_partial_shape(port, &shape));
+    const bool fits = fits_input(shape);
+    ov_.ov_partial_shape_free(&shape);
+    if (!fits || type != ov_element_type_e::F32)
+      throw Error(FMG_ERROR_MODEL, name + ": its graph does not take float32 " +
+                                       brackets(in_shape_) +
+                                       ", as its metadata says; export it again");
+    std::vector<ov_dimension_t> fixed;
+    for (const int64_t side : in_shape_) fixed.push_back({side, side});
+    ov_partial_shape_t to{};
+    check(ov_.ov_partial_shape_create(static_cast<int64_t>(fixed.size()), fixed.data(), &to));
+    const ov_status_e status = ov_.ov_model_reshape_single_input(read, to);
+    ov_.ov_partial_shape_free(&to);
+    check(status);
+    return graph;
+  }
+
+  bool fits_input(const ov_partial_shape_t& shape) const {
+    const auto rank = static_cast<int64_t>(in_shape_.size());
+    if (shape.rank.min != rank || shape.rank.max != rank) return false;
+    for (size_t i = 1; i < in_shape_.size(); ++i)
+      if (shape.dims[i].min != in_shape_[i] || shape.dims[i].max != in_shape_[i]) return false;
+    return true;
+  }
+
+  void compile(ov_model_t* graph, const char* profiling) {
+    request_.reset();
+    const char* hint = facts_.precision == "bf16" ? "bf16" : "f32";
+    ov_compiled_model_t* compiled = nullptr;
+    check(ov_.ov_core_compile_model(ov_.core, graph, "CPU", 8, &compiled,
+                                    "INFERENCE_PRECISION_HINT", hint, "INFERENCE_NUM_THREADS",
+                                    threads_.c_str(), "NUM_STREAMS", "1", "PERF_COUNT", profiling));
+    compiled_.reset(compiled);
+    check_output();
+    ov_infer_request_t* request = nullptr;
+    check(ov_.ov_compiled_model_create_infer_request(compiled, &request));
+    request_.reset(request);
+    bind(in_shape_, in_.get(), ov_.ov_infer_request_set_input_tensor);
+    bind(out_shape_, out_.get(), ov_.ov_infer_request_set_output_tensor);
+  }
+
+  void check_output() const {
+    ov_output_const_port_t* port = nullptr;
+    check(ov_.ov_compiled_model_output(compiled_.get(), &port));
+    const OpenVINO::Owned<ov_output_const_port_t> output(port, ov_.ov_output_const_port_free);
+    ov_shape_t shape{};
+    check(ov_.ov_const_port_get_shape(port, &shape));
+    const std::vector<int64_t> made(shape.dims, shape.dims + shape.rank);
+    ov_.ov_shape_free(&shape);
+    ov_element_type_e type{};
+    check(ov_.ov_port_get_element_type(port, &type));
+    if (made != out_shape_ || type != ov_element_type_e::F32)
+      throw Error(FMG_ERROR_MODEL, subject_ + ": it makes " + brackets(made) +
+                                       " where its metadata says float32 " + brackets(out_shape_) +
+                                       "; export it again");
+  }
+
+  template <typename Set>
+  void bind(const std::vector<int64_t>& sides, float* memory, Set set) {
+    ov_shape_t shape{};
+    check(ov_.ov_shape_create(static_cast<int64_t>(sides.size()), sides.data(), &shape));
+    ov_tensor_t* made = nullptr;
+    const ov_status_e status =
+        ov_.ov_tensor_create_from_host_ptr(ov_element_type_e::F32, shape, memory, &made);
+    ov_.ov_shape_free(&shape);
+    check(status);
+    const OpenVINO::Owned<ov_tensor_t> tensor(made, ov_.ov_tensor_free);
+    check(set(request_.get(), made));
+  }
+
+  // OpenVINO accepts the hint and then runs some operators in fp32 whatever is asked. Its C API
+  // tells what ran through the profile of a run alone.
+  void check_runs_bf16(const std::string& name) {
+    check(ov_.ov_infer_request_infer(request_.get()));
+    ov_profiling_info_list_t list{};
+    check(ov_.ov_infer_request_get_profiling_info(request_.get(), &list));
+    bool found = false;
+    for (size_t i = 0; i < list.size; ++i) {
+      std::string kind = list.profiling_infos[i].exec_type;
+      std::transform(kind.begin(), kind.end(), kind.begin(),
+                     [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+      found |= kind.find("bf16") != kind.npos;
+    }
+    ov_.ov_profiling_info_list_free(&list);
+    if (!found)
+      throw Error(FMG_ERROR_OPTIONS, "precision bf16: OpenVINO runs every operator of " + name +
+                                         " in fp32; take fp32");
+  }
+
+  const OpenVINO& ov_;
+  std::string subject_, threads_;
+  std::vector<int64_t> in_shape_, out_shape_;
+  Buffer in_, out_;  // outlive the request, which runs on them
+  OpenVINO::Owned<ov_compiled_model_t> compiled_;
+  Done done_;
+  const ov_callback_t callback_{Done::set, &done_};  // OpenVINO keeps its address
+  OpenVINO::Owned<ov_infer_request_t> request_;
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> open_openvino(const std::string& name, const uint8_t* data, size_t size,
+                                      const ModelFacts& model, const EngineOptions& options) {
+  return std::make_unique<OpenVINOEngine>(name, data, size, model, options);
+}
+
+}  // namespace fastmrigan

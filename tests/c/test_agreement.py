@@ -1,0 +1,285 @@
+"""Python's runtime and the C library agree: the same bits, ranges and refusals."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tiny_model
+from c_library import Call, Failed, Library, slices
+from c_library_models import SIDE, translating, with_metadata, write_models
+from onnx import TensorProto, helper, numpy_helper
+
+from fastmrigan.errors import ModelRefused, UsageError
+from fastmrigan.imaging import grading
+from fastmrigan.runtime import load
+from fastmrigan.runtime.backends.openvino import OpenVINOBackend, the_core
+from fastmrigan.runtime.latents import normal_latents
+from fastmrigan.runtime.model_file import read_model_file
+
+pytestmark = pytest.mark.slow
+
+ERROR_OPTIONS, ERROR_MODEL, ERROR_INPUT, ERROR_DEADLINE, ERROR_CANCELLED = 2, 4, 8, 10, 11
+
+
+def convolving(side: int, channels: int = 16, layers: int = 3) -> onnx.ModelProto:
+    """Translates by a chain of convolutions and instance norms, tanh at the end."""
+    random = np.random.default_rng(0)
+    nodes, constants, last = [], [], "source"
+    widths = [1, *[channels] * (layers - 1), 1]
+    for i, (into, out) in enumerate(itertools.pairwise(widths)):
+        weights = random.normal(0, (into * 9) ** -0.5, (out, into, 3, 3)).astype(np.float32)
+        constants.append(numpy_helper.from_array(weights, f"w{i}"))
+        nodes.append(helper.make_node("Conv", [last, f"w{i}"], [f"c{i}"], pads=[1, 1, 1, 1]))
+        last = f"c{i}"
+        if out > 1:
+            scale = np.ones(out, np.float32)
+            constants.append(numpy_helper.from_array(scale, f"s{i}"))
+            constants.append(numpy_helper.from_array(0 * scale, f"b{i}"))
+            names = [last, f"s{i}", f"b{i}"]
+            nodes.append(helper.make_node("InstanceNormalization", names, [f"n{i}"]))
+            last = f"n{i}"
+    nodes.append(helper.make_node("Tanh", [last], ["slice"]))
+    shape = ["batch", 1, side, side]
+    graph = helper.make_graph(
+        nodes,
+        "convolving",
+        [helper.make_tensor_value_info("source", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("slice", TensorProto.FLOAT, shape)],
+        constants,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def bf16_figures(psnr_db: float) -> dict[str, object]:
+    figures = {"version": "0", "device": "none", "max_abs_error": 0.0, "psnr_db": psnr_db}
+    return {"openvino-bf16": figures}
+
+
+def write(path: Path, task: str, side: int = 32, **changes: object) -> Path:
+    if task == "sample":
+        path.write_bytes(with_metadata(tiny_model.tiny_graph(), tiny_model.metadata() | changes))
+    else:
+        document = translating(slice_size=[side, side], **changes)
+        path.write_bytes(with_metadata(convolving(side), document))
+    return path
+
+
+def need_bf16(precision: str) -> None:
+    if precision == "bf16" and "BF16" not in the_core().get_property(
+        "CPU", "OPTIMIZATION_CAPABILITIES"
+    ):
+        pytest.skip("the processor has no bf16")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("threads", "batch", "n"), [(1, 1, 1), (2, 1, 3), (2, 4, 6), (1, 4, 1)])
+def test_same_bits_when_translating(library: Library, tmp_path, precision, threads, batch, n):
+    need_bf16(precision)
+    path = write(tmp_path / "m.onnx", "translate")
+    x = np.random.default_rng(n).uniform(-1, 1, (n, 32, 32)).astype(np.float32)
+    expected = load(path, "openvino", precision=precision, threads=threads, batch=batch).translate(
+        x
+    )
+    with library.open(path, precision=precision, threads=threads, batch=batch) as engine:
+        np.testing.assert_array_equal(engine.run(x), expected)
+        y = np.zeros_like(x)
+        call = Call(ctypes.sizeof(Call), 60_000_000, None)
+        engine.run_slices(slices(x), n, slices(y), call)  # the path that watches the clock
+        np.testing.assert_array_equal(y, expected)
+    assert np.ptp(expected) > 0.1
+
+
+@pytest.mark.parametrize(("threads", "batch", "n"), [(1, 1, 2), (2, 4, 7)])
+def test_same_bits_when_sampling(library: Library, tmp_path, threads, batch, n):
+    path = write(tmp_path / "m.onnx", "sample")
+    generator = load(path, "openvino", precision="fp32", threads=threads, batch=batch)
+    expected = generator.sample(n, seed=5)
+    with library.open(path, precision="fp32", threads=threads, batch=batch) as engine:
+        latents = normal_latents(5, 0, n, tiny_model.LATENT)
+        np.testing.assert_array_equal(engine.run(latents), expected)
+
+
+@pytest.mark.parametrize(
+    "parity", [{}, bf16_figures(50.0), bf16_figures(44.9), bf16_figures(float("inf"))]
+)
+def test_same_precision_and_facts_on_auto(library: Library, tmp_path, parity):
+    path = write(tmp_path / "m.onnx", "translate", parity=parity, source_contrast="T1w")
+    backend = load(path, "openvino", batch=1).backend
+    assert isinstance(backend, OpenVINOBackend)
+    with library.open(path) as engine:
+        info = engine.info()
+        assert info.precision.decode() == backend.precision
+        assert info.why_precision.decode() == backend.why_precision
+        assert info.backend_version.decode() == backend.version
+        assert info.device.decode() == backend.device
+        assert info.threads == backend.threads
+        assert info.graph_sha256.decode() == read_model_file(path).metadata.graph_sha256
+        assert (info.source_contrast, info.target_contrast) == (b"T1w", b"")
+
+
+def test_bf16_that_would_run_in_fp32_is_refused(library: Library, tmp_path):
+    need_bf16("bf16")
+    path = tmp_path / "m.onnx"
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["source"], ["slice"])],
+        "identity",
+        [helper.make_tensor_value_info("source", TensorProto.FLOAT, ["batch", 1, 8, 8])],
+        [helper.make_tensor_value_info("slice", TensorProto.FLOAT, ["batch", 1, 8, 8])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path.write_bytes(with_metadata(model, translating()))
+    with pytest.raises(UsageError, match=r"runs every operator of .* in fp32"):
+        load(path, "openvino", precision="bf16")
+    with pytest.raises(Failed, match=r"runs every operator of .* in fp32") as failed:
+        library.open(path, precision="bf16")
+    assert failed.value.code == ERROR_OPTIONS
+
+
+def test_python_refuses_what_the_library_refuses(library: Library, tmp_path):
+    write_models(tmp_path)
+    (tmp_path / "unknown.onnx").unlink()  # refused by the engine, not by us
+    x = np.zeros((1, 9, 8), np.float32)
+    refused = []
+    for path in sorted(tmp_path.glob("*.onnx")):
+        if path.stem in ("good", "norule"):
+            library.open(path).close()
+            load(path, "openvino", batch=1)
+            continue
+        with pytest.raises(Failed) as failed:
+            library.open(path)
+        with pytest.raises((ModelRefused, UsageError)):  # wrong sizes only once it runs
+            load(path, "openvino", batch=1).translate(x)
+        refused.append(failed.value.code)
+    assert refused == [ERROR_MODEL] * 14
+
+
+# Layouts: how a caller's memory holds [N, H, W].
+def padded(x: np.ndarray) -> np.ndarray:
+    room = np.zeros((x.shape[0] + 1, x.shape[1] + 3, x.shape[2] + 5), x.dtype)
+    room[: x.shape[0], 1:-2, 2:-3] = x
+    return room[: x.shape[0], 1:-2, 2:-3]
+
+
+LAYOUTS = {
+    "dense": lambda x: np.ascontiguousarray(x),
+    "padded": padded,
+    "columns first": lambda x: np.ascontiguousarray(x.transpose(0, 2, 1)).transpose(0, 2, 1),
+    "slices last": lambda x: np.ascontiguousarray(x.transpose(1, 2, 0)).transpose(2, 0, 1),
+    "flipped": lambda x: np.ascontiguousarray(x[::-1, ::-1, ::-1])[::-1, ::-1, ::-1],
+    "every third": lambda x: np.repeat(x, 3, axis=2)[:, :, ::3],
+}
+NEGATIVE = tiny_model.SIZE
+
+
+@pytest.fixture
+def negative(library: Library, tmp_path):
+    """An engine that gives the negative, so that grading alone decides the result."""
+    path = tmp_path / "negative.onnx"
+    document = translating(slice_size=[NEGATIVE, NEGATIVE])
+    path.write_bytes(with_metadata(tiny_model.tiny_graph("translate"), document))
+    with library.open(path, batch=2, threads=1) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("dtype", ["f4", "i2", "u2"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_grading_of_any_layout(negative, layout, dtype):
+    low, high = (0.0, 900.0) if dtype == "u2" else (-150.5, 812.25)
+    random = np.random.default_rng(3)
+    x = LAYOUTS[layout](random.normal(300, 400, (3, NEGATIVE, NEGATIVE)).clip(0).astype(dtype))
+    before = x.copy()
+    outs = {t: LAYOUTS[layout](np.zeros(x.shape, t)) for t in ("f4", "i2", "u2")}
+    found = grading.Grading("window", low, high)
+    expected = grading.ungrade(-grading.grade(x.astype(np.float32), found), found)
+    for kind, y in outs.items():
+        negative.run_slices(slices(x, (low, high)), len(x), slices(y, (low, high)))
+        if kind == "f4":
+            np.testing.assert_array_equal(y, expected)
+        else:
+            limits = np.iinfo(kind)
+            np.testing.assert_array_equal(y, np.rint(expected).clip(limits.min, limits.max))
+    np.testing.assert_array_equal(x, before)
+    y = LAYOUTS[layout](np.zeros(x.shape, "f4"))
+    negative.run_slices(slices(x, (low, high)), len(x), slices(y))  # out on the model's scale
+    np.testing.assert_array_equal(y, -grading.grade(x.astype(np.float32), found))
+
+
+def test_nothing_is_written_beside_the_slices(negative):
+    x = np.zeros((2, NEGATIVE, NEGATIVE), np.int16)
+    room = np.full((4, NEGATIVE + 2, NEGATIVE + 2), 77, np.int16)
+    y = room[1:3, 1:-1, 1:-1]
+    negative.run_slices(slices(x, (-10, 10)), 2, slices(y, (-10, 10)))
+    assert (y == 0).all()
+    y[...] = 77
+    assert (room == 77).all()
+
+
+def test_integers_are_clamped(negative):
+    x = np.tile(np.array([-32768, 32767], np.int16), (1, NEGATIVE, NEGATIVE // 2))
+    for dtype, ends in (("i2", (32767, -32768)), ("u2", (65535, 0))):
+        y = np.zeros(x.shape, dtype)
+        negative.run_slices(slices(x, (-32768, 32767)), 1, slices(y, (-1e6, 1e6)))
+        assert tuple(y[0, 0, :2]) == ends
+
+
+@pytest.mark.parametrize("dtype", ["f4", "i2", "u2"])
+@pytest.mark.parametrize(
+    "rule",
+    ["minmax", "window:-10:400.5", "percentile", "percentile:0:100", "percentile:2.5:97"],
+)
+@pytest.mark.parametrize("n", [1, 3])
+def test_measure_finds_pythons_range(library: Library, tmp_path, rule, dtype, n):
+    parsed = grading.parse_rule(rule)
+    path = write(tmp_path / "m.onnx", "translate", side=SIDE, grading=parsed.as_dict())
+    with library.open(path, precision="fp32") as engine:
+        for seed in range(20):
+            random = np.random.default_rng(seed)
+            x = random.gamma(0.5, 200.0, (n, SIDE, SIDE)).astype(dtype)
+            expected = grading.measure(x.astype(np.float32), parsed)
+            assert engine.measure(x) == (expected.low, expected.high)
+
+
+@pytest.mark.parametrize("rule", ["percentile", "minmax", "window:5:9"])
+def test_measure_refuses_an_empty_range(library: Library, tmp_path, rule):
+    parsed = grading.parse_rule(rule)
+    path = write(tmp_path / "m.onnx", "translate", side=SIDE, grading=parsed.as_dict())
+    x = np.full((1, SIDE, SIDE), 3, np.float32)
+    with pytest.raises(ValueError, match=r"one value|outside the window"):
+        grading.measure(x, parsed)
+    with (
+        library.open(path, precision="fp32") as engine,
+        pytest.raises(Failed, match=r"one value|outside the model's window") as failed,
+    ):
+        engine.measure(x)
+    assert failed.value.code == ERROR_INPUT
+
+
+def test_deadline_and_cancellation_of_a_real_run(library: Library, tmp_path):
+    """Both end a run that is under way, and the next call gives the right bits."""
+    side = 512
+    path = tmp_path / "slow.onnx"
+    document = translating(slice_size=[side, side])
+    path.write_bytes(with_metadata(convolving(side, channels=64, layers=12), document))
+    x = np.random.default_rng(0).uniform(-1, 1, (1, side, side)).astype(np.float32)
+    y = np.empty_like(x)
+    cancel = ctypes.c_int(0)
+    with library.open(path, precision="fp32", threads=1) as engine:
+        expected = engine.run(x)
+        call = Call(ctypes.sizeof(Call), 10_000, None)
+        with pytest.raises(Failed, match="deadline") as failed:
+            engine.run_slices(slices(x), 1, slices(y), call)
+        assert failed.value.code == ERROR_DEADLINE
+        call = Call(ctypes.sizeof(Call), 0, ctypes.pointer(cancel))
+        timer = threading.Timer(0.03, lambda: setattr(cancel, "value", 1))
+        timer.start()
+        with pytest.raises(Failed, match="cancelled") as failed:
+            engine.run_slices(slices(x), 1, slices(y), call)
+        timer.join()
+        assert failed.value.code == ERROR_CANCELLED
+        np.testing.assert_array_equal(engine.run(x), expected)
