@@ -98,7 +98,7 @@ def set_compute_capability(trt: Any, config: Any, asked: str) -> None:
 def logger(trt: Any) -> Any:
     """One that keeps the errors."""
 
-    class Log(trt.ILogger):  # type: ignore[misc]
+    class Log(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
