@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import os
 from typing import Any
 
@@ -47,7 +46,7 @@ class OpenVINOBackend(Backend):
         self.threads = options.threads or len(os.sched_getaffinity(0))
         self.version = openvino_package().__version__.split("-")[0]
         self.device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
-        graph = core.read_model(io.BytesIO(model.data))
+        graph = core.read_model(model.data)
         graph_input = graph.input(0)
         shape = graph_input.partial_shape
         shape[0] = options.batch
