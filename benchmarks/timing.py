@@ -43,16 +43,19 @@ def interleave(
     *,
     budget: float = 12.0,
     turn: float = 4e-3,
+    least: int = 9,
+    alone: Mapping[str, float] | None = None,
 ) -> dict[str, list[float]]:
     """Seconds per call of each side, one a round; the order is turned round every second round.
 
     A side's turn holds as many calls as fill `turn` seconds, at least one. There are `rounds`
-    rounds, or as many as fill `budget` seconds where that is fewer, but at least 9.
+    rounds, or as many as fill `budget` seconds where that is fewer, but at least `least`. alone:
+    seconds of a call of each side, where they are warm and that is known; else both come first.
     """
-    alone = {name: _seconds(call, 3) for name, call in sides.items()}
+    alone = alone or {name: _seconds(call, 3) for name, call in sides.items()}
     calls = {name: max(1, math.ceil(turn / one)) for name, one in alone.items()}
     fitting = budget / sum(calls[name] * alone[name] for name in sides)
-    rounds = min(rounds, max(9, int(fitting)))
+    rounds = min(rounds, max(least, int(fitting)))
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     collecting = gc.isenabled()
     gc.disable()

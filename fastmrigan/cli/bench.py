@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 
 def bench(
-    model: Annotated[Path, typer.Argument(metavar="FILE", help="Model file (.onnx).")],
+    model: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Model file (.onnx).")
+    ] = None,
     batch: Annotated[str, typer.Option(help="Slices a call, comma-separated.")] = "1,8,64",
     backend: Annotated[
         str, typer.Option(help="Backend names, comma-separated, or all that run here.")
     ] = "all",
     seconds: Annotated[
-        float, typer.Option(help="Seconds of timed calls for each backend and batch.")
+        float, typer.Option(help="Seconds of timed calls for each row of the tables.")
     ] = 5.0,
     threads: Annotated[
-        int | None, typer.Option(help="Engine threads [default: all usable cores].")
+        str | None,
+        typer.Option(help="Engine threads, comma-separated [default: all usable cores]."),
+    ] = None,
+    scope: Annotated[
+        str,
+        typer.Option(help="engine (its own call), end-to-end (pixels in, pixels out), or both."),
+    ] = "engine,end-to-end",
+    rate: Annotated[
+        str | None,
+        typer.Option(
+            help="Also calls that arrive at these rates a second, comma-separated; their latency "
+            "counts from when each should have begun."
+        ),
     ] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     out: Annotated[
@@ -32,19 +43,41 @@ def bench(
         Path | None, typer.Option("--json", help="The JSON goes here instead of bench.json.")
     ] = None,
     plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw bench.png.")] = True,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(help="Exit with 6 where a call's p99 of any measurement is above this."),
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A.json B.json", help="Measure nothing; compare two earlier runs."),
+    ] = None,
 ) -> None:
     """Measure cold start, latency and throughput of a model file on this machine.
 
-    Backends take turns within one run. A call is timed at the engine (latents or slices in, slices
-    out), one after another; the cold start in fresh processes.
+    Backends take turns within one run. Calls are timed one after another and, with --rate, as they
+    arrive; at the engine (latents or slices in, slices out) and end to end; the cold start in
+    fresh processes.
     """
     import json
     from importlib.util import find_spec
 
     from fastmrigan.cli.own_json import check_own_json
-    from fastmrigan.errors import UsageError
+    from fastmrigan.errors import CheckFailed, UsageError
     from fastmrigan.files import write_whole
 
+    if compare is not None:
+        if model is not None or budget_ms is not None:
+            raise UsageError(
+                "bench: --compare takes two files and measures nothing; leave the rest"
+            )
+        from fastmrigan.cli.bench_compare import compared, read_bench
+
+        print("\n".join(compared(*map(read_bench, compare))))
+        return
+    if model is None:
+        raise UsageError("bench: name a model file, or two runs with --compare A.json B.json")
+    if budget_ms is not None and not budget_ms > 0:
+        raise UsageError(f"bench: --budget-ms {budget_ms:g}: expected milliseconds above 0")
     if plot and find_spec("matplotlib") is None:
         raise UsageError(
             "bench: the plot needs matplotlib, which is not installed: pip install matplotlib, "
@@ -56,9 +89,11 @@ def bench(
     names = () if backend == "all" else tuple(n.strip() for n in backend.split(","))
     options = latency.BenchOptions(
         backends=names,
-        batches=numbers(batch),
+        batches=numbers("--batch", batch),
         seconds=seconds,
-        threads=threads,
+        threads=numbers("--threads", threads) if threads else (None,),
+        scopes=tuple(dict.fromkeys(part.strip() for part in scope.split(","))),
+        rates=rates(rate) if rate else (),
         precision=precision,
     )
     latency.check(options)
@@ -70,138 +105,40 @@ def bench(
     for parent in needed:
         parent.mkdir(parents=True, exist_ok=True)
 
+    from fastmrigan.cli.bench_table import table
+
     document = latency.bench(model, options)
     print("\n".join(table(document)))
     write_whole(json_path, (json.dumps(document, indent=1) + "\n").encode())
     if plot:
+        from fastmrigan.cli.bench_plot import draw
+
         write_whole(plot_path, draw(document))
     print(f"wrote {json_path}" + (f" and {plot_path}" if plot else ""))
+    if budget_ms is not None:
+        past = latency.past_budget(document, budget_ms)
+        if past:
+            raise CheckFailed(
+                f"{model}: past the budget of {budget_ms:g} ms a call in {len(past)} of "
+                f"{len(document['measurements'])} measurements: {'; '.join(past)}"
+            )
 
 
-def numbers(text: str) -> tuple[int, ...]:
+def numbers(option: str, text: str) -> tuple[int, ...]:
     """ "1,8,64" to (1, 8, 64), each once, in order."""
     from fastmrigan.errors import UsageError
 
     try:
         return tuple(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError as error:
-        raise UsageError(f"--batch {text!r}: expected whole numbers, e.g. 1,8,64") from error
+        raise UsageError(f"{option} {text!r}: expected whole numbers, e.g. 1,8,64") from error
 
 
-def table(document: dict[str, Any]) -> list[str]:
-    """The lines printed on the terminal."""
-    machine, calls = document["machine"], document["measurements"]
-    lines = [
-        f"{document['model']['file']}: {document['model']['recipe']}, on {machine['cpu']}, "
-        f"{machine['cores_usable']} of {machine['cores']} cores, "
-        f"governor {machine['governor'] or 'not readable'}",
-        *(f"left out: {name}: {why}" for name, why in document["left_out"].items()),
-        "",
-        f"cold start, ms: median of {document['cold_start'][0]['processes']} fresh processes each, "
-        "files cached by the system",
-        row("", "start", "import", "load", "compile", "first", "total"),
-    ]
-    for cold in document["cold_start"]:
-        phases = ("start", "import", "load", "compile", "first", "total")
-        lines.append(row(cold["backend"], *(f"{cold[f'{p}_ms']:.1f}" for p in phases)))
-    percents = ("p50", "p90", "p99", "p99_9")
-    headings = ("p50", "p90", "p99", "p99.9")
-    lines += [
-        "",
-        "latency, ms a call: what every slice of the batch waits for",
-        row("", "batch", *headings, "calls", "load", "others"),
-    ]
-    for call in calls:
-        figures = [milliseconds(call["call_ms"], p) for p in percents]
-        load, others = call["load_average"]["mean"], call["cpus_used_by_others"]
-        cells = (call["batch"], *figures, call["call_ms"]["n"], f"{load:.2f}", f"{others:.2f}")
-        lines.append(row(label(call), *map(str, cells)))
-    lines += [
-        "",
-        "ms a slice: a call divided by its batch",
-        row("", "batch", *headings, "slices/s"),
-    ]
-    for call in calls:
-        figures = [milliseconds(call["slice_ms"], p) for p in percents]
-        lines.append(row(label(call), str(call["batch"]), *figures, f"{call['slices_per_s']:,.1f}"))
-    lines += [
-        "",
-        "load: load average during the run; others: cores that other processes kept busy meanwhile",
-    ]
-    if any(call["call_ms"]["p99_9"] is None for call in calls):
-        lines.append(
-            "n/a: p99.9 needs 1,000 calls, and the column calls says how many there were; "
-            "raise --seconds"
-        )
-    engines = {f"{c['backend']} {c['version']} ({c['threads']} threads)": None for c in calls}
-    lines.append("engines: " + ", ".join(engines))
-    return lines
+def rates(text: str) -> tuple[float, ...]:
+    """ "5,20.5" to (5.0, 20.5), each once, in order."""
+    from fastmrigan.errors import UsageError
 
-
-def row(first: str, *cells: str) -> str:
-    return f"{first:<17}" + "".join(f"{cell:>9}" for cell in cells)
-
-
-def label(call: dict[str, Any]) -> str:
-    return f"{call['backend']} {call['precision']}"
-
-
-def milliseconds(figures: dict[str, Any], name: str) -> str:
-    value = figures[name]
-    return "n/a" if value is None else f"{value:.3f}" if value < 100 else f"{value:.1f}"
-
-
-def draw(document: dict[str, Any]) -> bytes:
-    """A PNG of three panels: cold start by phase, latency by batch, slices a second by batch."""
-    import io
-
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    cold, latency, throughput = figure.subplots(1, 3)
-    draw_cold(cold, document["cold_start"])
-    engines: dict[str, list[dict[str, Any]]] = {}
-    for call in document["measurements"]:
-        engines.setdefault(label(call), []).append(call)
-    batches = sorted({call["batch"] for call in document["measurements"]})
-    for place, (name, calls) in enumerate(engines.items()):
-        calls = sorted(calls, key=lambda c: c["batch"])
-        at = [batches.index(c["batch"]) for c in calls]
-        p50, p99 = ([c["call_ms"][p] for c in calls] for p in ("p50", "p99"))
-        latency.plot(at, p50, "o-", color=f"C{place}", label=f"{name}, p50")
-        latency.plot(at, p99, "_--", color=f"C{place}", label=f"{name}, p99")
-        latency.fill_between(at, p50, p99, color=f"C{place}", alpha=0.15)
-        width = 0.8 / len(engines)
-        left = [x + (place - (len(engines) - 1) / 2) * width for x in at]
-        bars = throughput.bar(left, [c["slices_per_s"] for c in calls], width, label=name)
-        throughput.bar_label(bars, fmt="{:,.0f}", fontsize=8)
-    latency.set(yscale="log", title="latency", ylabel="ms a call")
-    throughput.set(title="throughput", ylabel="slices/s")
-    for axes in (latency, throughput):
-        axes.set_xticks(range(len(batches)), [str(b) for b in batches])
-        axes.set_xlabel("slices a call")
-        axes.legend(fontsize=8)
-        axes.grid(axis="y", alpha=0.3)
-    model, machine = document["model"], document["machine"]
-    figure.suptitle(
-        f"{model['file']} ({model['recipe']}) on {machine['cpu']}, {machine['cores_usable']} cores",
-        fontsize=10,
-    )
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
-
-
-def draw_cold(axes: Axes, records: list[dict[str, Any]]) -> None:
-    """One horizontal bar a backend, its phases end to end."""
-    names = [record["backend"] for record in records]
-    left = [0.0] * len(records)
-    for phase in ("start", "import", "load", "compile", "first"):
-        spans = [record[f"{phase}_ms"] for record in records]
-        axes.barh(names, spans, 0.5, left, label=phase)
-        left = [a + b for a, b in zip(left, spans, strict=True)]
-    axes.set(title="cold start to the first slice", xlabel="ms")
-    axes.invert_yaxis()
-    axes.legend(fontsize=8, ncols=5, loc="upper center", columnspacing=0.8, handlelength=1.0)
-    axes.set_ylim(len(records) - 0.5, -0.9)
+    try:
+        return tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError as error:
+        raise UsageError(f"--rate {text!r}: expected calls a second, e.g. 5,20") from error

@@ -10,8 +10,15 @@ import typer
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `fastmrigan train`.")],
-    out: Annotated[Path, typer.Option(help="Model file to write, ending in .onnx.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Run folder of `fastmrigan train`; with --engine, a model file."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="File to write: a model file (.onnx), or an engine (.engine).")
+    ],
     step: Annotated[
         int | None,
         typer.Option(
@@ -29,12 +36,58 @@ def export(
     tolerance: Annotated[
         float, typer.Option(help="Largest error allowed against PyTorch, on the [-1, 1] scale.")
     ] = 1e-4,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="Build an engine of a model file: tensorrt (on its GPU) or tensorrt-rtx."
+        ),
+    ] = None,
+    buckets: Annotated[
+        str, typer.Option(help="With --engine: batch sizes, an optimisation profile each.")
+    ] = "1,4,8,16,32",
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(help="With --engine tensorrt-rtx: e.g. 8.9 [default: this machine's GPU]."),
+    ] = None,
+    version_compatible: Annotated[
+        bool,
+        typer.Option("--version-compatible", help="With --engine: later versions may load it."),
+    ] = False,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="With --engine: read where it exists, then written.")
+    ] = None,
 ) -> None:
     """Write a run's generator as one .onnx model file, checked against PyTorch first.
 
     ONNX Runtime and OpenVINO must both agree with PyTorch within the tolerance at batches of 1, 3
-    and 8, and of 64 where it samples; a file that fails is not written.
+    and 8, and of 64 where it samples; a file that fails is not written. With --engine, build a
+    TensorRT engine of a model file, with a sidecar (.engine.json) that says what it is.
     """
+    if engine is not None:
+        from fastmrigan.cli.bench import numbers
+        from fastmrigan.errors import UsageError
+        from fastmrigan.export.tensorrt import EngineOptions, build_engine, sidecar_path
+
+        if step is not None or back or not ema:
+            raise UsageError(
+                f"export: --step, --back and --no-ema choose a checkpoint of a run, and --engine "
+                f"builds from a model file: export {run} to one first, then build from that"
+            )
+        options = EngineOptions(
+            engine,
+            numbers("--buckets", buckets),
+            compute_capability,
+            version_compatible,
+            timing_cache,
+        )
+        built = build_engine(run, out, options)
+        print(
+            f"{built['model']['recipe']}, {built['precision']}, by {built['package']} "
+            f"{built['version']} for compute capability {built['compute_capability']}, batches "
+            f"{', '.join(map(str, built['buckets']))}; built, not run"
+        )
+        print(f"wrote {out} ({built['size'] / 1e6:.1f} MB) and {sidecar_path(out)}")
+        return
     from fastmrigan.export.onnx import export_run
 
     made = export_run(run, out, step=step, ema=ema, back=back, tolerance=tolerance)

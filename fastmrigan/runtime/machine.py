@@ -45,3 +45,10 @@ def cpu_seconds() -> float:
     ticks = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     user, nice, system, _idle, _iowait, irq, softirq = (int(t) for t in ticks[:7])
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_memory_mb() -> float:
+    """MiB of resident memory this process has had at most; not ru_maxrss, which begins with that
+    of the process that forked it (Linux)."""
+    kibibytes = _proc_field("/proc/self/status", "VmHWM") or "0 kB"
+    return int(kibibytes.split()[0]) / 1024

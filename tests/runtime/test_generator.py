@@ -59,6 +59,24 @@ def test_translates(write_model, backend, count):
         generator.sample(1)
 
 
+@pytest.mark.parametrize("layout", ["transposed", "float64", "every second"])
+def test_translates_a_whole_batch_of_any_layout(write_model, layout):
+    document = tiny.metadata(task="translate", latent_size=None)
+    generator = load(write_model(document, tiny.tiny_graph("translate")), batch=2)
+    x = np.random.default_rng(0).uniform(-1, 1, (4, tiny.SIZE, tiny.SIZE)).astype(np.float32)
+    slices = {
+        "transposed": x[:2].transpose(0, 2, 1),
+        "float64": x[:2].astype(np.float64),
+        "every second": x[::2],
+    }[layout]
+    made = generator.translate(slices)
+    assert made.dtype == np.float32
+    np.testing.assert_array_equal(made, -slices.astype(np.float32))
+    kept = made.copy()
+    generator.translate(x[2:])
+    np.testing.assert_array_equal(made, kept)  # it is the caller's own
+
+
 def test_wrong_slices_to_translate_are_refused(write_model):
     document = tiny.metadata(task="translate", latent_size=None)
     generator = load(write_model(document, tiny.tiny_graph("translate")), batch=2)

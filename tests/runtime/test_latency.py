@@ -14,11 +14,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fastmrigan.cli.bench import bench as bench_command
-from fastmrigan.cli.bench import numbers, table
+from fastmrigan.cli.bench import numbers, rates
+from fastmrigan.cli.bench_compare import compared
+from fastmrigan.cli.bench_table import table
 from fastmrigan.errors import CheckFailed, MissingDependency, UsageError
-from fastmrigan.runtime import latency
+from fastmrigan.runtime import latency, load
 from fastmrigan.runtime.backends import BACKENDS
-from fastmrigan.runtime.latency import BenchOptions, percentiles
+from fastmrigan.runtime.latency import BenchOptions, call_of, past_budget
+from fastmrigan.runtime.latency_figures import jitter, percentiles
 from fastmrigan.runtime.model_file import METADATA_KEY, ModelMetadata, read_model_file
 from fastmrigan.runtime.onnx_wire import graph_sha256
 
@@ -76,7 +79,8 @@ def document(model: Path) -> dict[str, Any]:
         batches=(1, 3),
         seconds=0.2,
         rounds=2,
-        threads=1,
+        threads=(1,),
+        rates=(100.0,),
         cold_starts=1,
     )
     return latency.bench(model, options)
@@ -104,25 +108,32 @@ def test_percentiles_agree_with_numpy(times: Any, p99_9: float | str | None) -> 
 
 def test_document_holds_what_a_figure_needs(document: dict[str, Any], model: Path) -> None:
     assert json.loads(json.dumps(document, allow_nan=False)) == document
-    assert (document["schema_version"], document["kind"]) == (1, "fastmrigan-bench")
+    assert (document["schema_version"], document["kind"]) == (2, "fastmrigan-bench")
     assert document["model"]["sha256"] == read_model_file(model).sha256
     assert {"cpu", "cores", "cores_usable", "governor", "system"} <= document["machine"].keys()
     calls = document["measurements"]
-    assert [(c["backend"], c["batch"]) for c in calls] == [
-        ("openvino", 1),
-        ("onnxruntime", 1),
-        ("openvino", 3),
-        ("onnxruntime", 3),
+    assert [(c["batch"], c["backend"], c["scope"], c["rate"]) for c in calls] == [
+        (batch, backend, scope, rate)
+        for batch in (1, 3)
+        for backend in ("openvino", "onnxruntime")
+        for scope in ("engine", "end-to-end")
+        for rate in (None, 100.0)
     ]
     for call in calls:
+        assert call["loop"] == ("closed" if call["rate"] is None else "open")
+        assert call["jitter"].keys() == {"std_ms", "step_ms", "drift_ms"}
         assert call["version"]
         assert (call["precision"], call["threads"]) == ("fp32", 1)
-        assert call["call_ms"]["n"] == sum(r["calls"] for r in call["rounds"])
+        served = sum(r["calls"] for r in call["rounds"])
+        assert call["call_ms"]["n"] == served + call["not_served"]
+        seconds = sum(r["seconds"] for r in call["rounds"])
+        assert call["slices_per_s"] == pytest.approx(call["batch"] * served / seconds, rel=0.01)
         assert len(call["rounds"]) == 2
         for name in ("min", "mean", "p50", "p90", "p99", "max"):
             per_slice = call["call_ms"][name] / call["batch"]
             assert call["slice_ms"][name] == pytest.approx(per_slice, abs=1e-5)
-        assert call["slices_per_s"] == pytest.approx(1000 / call["slice_ms"]["mean"], rel=0.01)
+        if call["loop"] == "closed":
+            assert call["slices_per_s"] == pytest.approx(1000 / call["slice_ms"]["mean"], rel=0.01)
         assert call["load_average"]["max"] >= 0
         assert call["max_abs_difference"] < 1e-5
 
@@ -133,15 +144,16 @@ def test_cold_start_phases_add_up(document: dict[str, Any]) -> None:
         phases = [cold[f"{p}_ms"] for p in ("start", "import", "load", "compile", "first")]
         assert min(phases) > 0
         assert cold["total_ms"] == pytest.approx(sum(phases), abs=0.1)
+        assert 20 < cold["peak_mb"] < 2000
 
 
-def test_table_names_calls_slices_and_the_missing_tail(document: dict[str, Any]) -> None:
+def test_table_names_loops_scopes_and_the_missing_tail(document: dict[str, Any]) -> None:
     few = json.loads(json.dumps(document))
     for call in few["measurements"]:
         call["call_ms"]["p99_9"] = call["slice_ms"]["p99_9"] = None
     text = "\n".join(table(few))
-    assert "ms a call: what every slice of the batch waits for" in text
-    assert "ms a slice: a call divided by its batch" in text
+    assert "ms a call, engine alone; a call when the last one ends" in text
+    assert "ms a call, end to end, pixels out; calls at a fixed rate a second" in text
     assert "p99.9 needs 1,000 calls" in text
     assert "openvino fp32" in text
     assert max(map(len, table(few)[2:])) <= 100
@@ -149,7 +161,7 @@ def test_table_names_calls_slices_and_the_missing_tail(document: dict[str, Any])
 
 def test_translating_model_is_benched_too(tmp_path: Path) -> None:
     path = write_model(tmp_path / "translate.onnx", "translate")
-    options = BenchOptions(("onnxruntime",), (2,), 0.05, rounds=1, threads=1, cold_starts=1)
+    options = BenchOptions(("onnxruntime",), (2,), 0.05, rounds=1, threads=(1,), cold_starts=1)
     made = latency.bench(path, options)
     assert made["measurements"][0]["call_ms"]["n"] > 0
     assert made["cold_start"][0]["first_ms"] > 0
@@ -157,7 +169,7 @@ def test_translating_model_is_benched_too(tmp_path: Path) -> None:
 
 def test_all_takes_what_runs_and_says_why_not(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "installed", lambda name: name != "onnxruntime")
-    names, left_out = latency.usable_backends(read_model_file(model), BenchOptions(threads=1))
+    names, left_out = latency.usable_backends(read_model_file(model), BenchOptions(threads=(1,)))
     assert "openvino" in names
     assert left_out["onnxruntime"] == "not installed: pip install 'fastmrigan[ort]'"
     assert set(names) | left_out.keys() == set(BACKENDS)
@@ -168,7 +180,7 @@ def test_all_takes_what_runs_and_says_why_not(model: Path, monkeypatch: pytest.M
 def test_engines_that_disagree_are_not_timed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = BACKENDS["onnxruntime"].run
     monkeypatch.setattr(BACKENDS["onnxruntime"], "run", lambda self, x: run(self, x) * 0.9)
-    options = BenchOptions(("openvino", "onnxruntime"), (1,), 0.05, threads=1, cold_starts=0)
+    options = BenchOptions(("openvino", "onnxruntime"), (1,), 0.05, threads=(1,), cold_starts=0)
     with pytest.raises(CheckFailed, match=r"onnxruntime makes slices .* away from openvino's"):
         latency.bench(model, options)
 
@@ -179,7 +191,10 @@ def test_engines_that_disagree_are_not_timed(model: Path, monkeypatch: pytest.Mo
         (BenchOptions(("tensorflow",)), r"'tensorflow' is unknown; choose all or from openvino, "),
         (BenchOptions(batches=(0, 1)), "batch sizes are positive"),
         (BenchOptions(batches=()), "batch sizes are positive"),
-        (BenchOptions(threads=0), "threads 0: expected at least 1"),
+        (BenchOptions(scopes=("pixels",)), "scope 'pixels': expected engine or end-to-end"),
+        (BenchOptions(rates=(0.0,)), "rate 0: expected calls a second"),
+        (BenchOptions(rates=(float("nan"),)), "rate nan: expected"),
+        (BenchOptions(threads=(1, 0)), "threads 0: expected at least 1"),
         (BenchOptions(seconds=0), r"seconds 0: expected 0\.001 to 86400 \(a day\)"),
         (BenchOptions(seconds=1e-12), "seconds 1e-12: expected"),
         (BenchOptions(seconds=float("inf")), "seconds inf: expected"),
@@ -192,19 +207,22 @@ def test_senseless_options(model: Path, options: BenchOptions, text: str) -> Non
 
 
 def test_batch_option() -> None:
-    assert numbers("1, 8,64,8") == (1, 8, 64)
+    assert numbers("--batch", "1, 8,64,8") == (1, 8, 64)
+    assert rates("5, 20.5,5") == (5.0, 20.5)
+    with pytest.raises(UsageError, match=r"--rate 'fast': expected calls a second"):
+        rates("fast")
     with pytest.raises(UsageError, match=r"--batch '1,x': expected whole numbers"):
-        numbers("1,x")
+        numbers("--batch", "1,x")
 
 
 def test_command_writes_json_and_plot(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "bench"
-    bench_command(model, batch="2", backend="openvino", seconds=0.1, threads=1, out=out)
+    bench_command(model, batch="2", backend="openvino", seconds=0.1, threads="1,2", out=out)
     assert sorted(p.name for p in out.iterdir()) == ["bench.json", "bench.png"]
     assert (out / "bench.png").read_bytes().startswith(b"\x89PNG")
-    assert json.loads((out / "bench.json").read_text())["settings"]["threads"] == 1
+    assert json.loads((out / "bench.json").read_text())["settings"]["threads"] == [1, 2]
     assert f"wrote {out / 'bench.json'}" in capsys.readouterr().out
 
 
@@ -227,6 +245,112 @@ def test_missing_matplotlib_is_said_before_measuring(
     monkeypatch.setattr(latency, "bench", lambda *_: pytest.fail("measured"))
     with pytest.raises(UsageError, match=r"pip install matplotlib, or add --no-plot"):
         bench_command(model)
+
+
+@pytest.mark.parametrize("task", ["sample", "translate"])
+def test_end_to_end_is_from_pixels_or_a_seed_to_pixels(tmp_path: Path, task: str) -> None:
+    generator = load(write_model(tmp_path / "model.onnx", task), "onnxruntime", batch=3, threads=1)
+    x = latency.bench_input(generator.metadata, 3)
+    made = call_of(generator, "end-to-end", x)()
+    assert made.dtype == np.uint8
+    if task == "sample":
+        expected = generator.sample(3, seed=0)
+    else:
+        pixels = np.round((x[:, 0] + 1) * 127.5)  # [3, 4, 4]
+        expected = np.tanh(pixels / 127.5 - 1)
+    np.testing.assert_allclose(made, (expected + 1) * 127.5, atol=0.51)
+    np.testing.assert_array_equal(call_of(generator, "engine", x)(), generator.backend.run(x))
+
+
+def test_jitter_by_hand() -> None:
+    found = jitter([[1.0, 3.0, 2.0], [5.0], [2.0, 2.0]])
+    assert found["std_ms"] == pytest.approx(np.std([1, 3, 2, 5, 2, 2]), abs=1e-5)
+    assert found["step_ms"] == pytest.approx((2 + 1 + 0) / 3, abs=1e-5)
+    assert found["drift_ms"] == 3.0  # medians 2, 5, 2
+    assert jitter([[4.0]]) == {"std_ms": 0.0, "step_ms": 0.0, "drift_ms": 0.0}
+
+
+def test_budget(document: dict[str, Any]) -> None:
+    calls = json.loads(json.dumps(document))
+    for number, call in enumerate(calls["measurements"]):
+        call["call_ms"]["p99"] = float(number)
+    assert past_budget(calls, 15.0) == []
+    assert past_budget(calls, 13.5) == [
+        "onnxruntime fp32, batch 3, 1 threads, end-to-end, closed loop: p99 14.000 ms",
+        "onnxruntime fp32, batch 3, 1 threads, end-to-end, 100/s: p99 15.000 ms",
+    ]
+
+
+@pytest.mark.parametrize("budget", [1e9, 1e-6])
+def test_budget_ends_with_6_and_keeps_the_figures(
+    fastmrigan: Any, model: Path, tmp_path: Path, budget: float
+) -> None:
+    done = fastmrigan(
+        *("bench", model, "--no-plot", "--out", tmp_path, "--backend", "openvino", "--batch", 1),
+        *("--seconds", 0.05, "--threads", 1, "--scope", "engine", "--budget-ms", budget),
+    )
+    assert done.returncode == (0 if budget > 1 else 6), done.stderr
+    assert ("past the budget of 1e-06 ms a call in 1 of 1" in done.stderr) == (budget < 1)
+    assert len(json.loads((tmp_path / "bench.json").read_text())["measurements"]) == 1
+
+
+def test_two_runs_beside_each_other(
+    document: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = json.loads(json.dumps(document))
+    other["machine"]["governor"] = "powersave"
+    gone = other["measurements"].pop()
+    first = other["measurements"][0]
+    first["call_ms"]["p50"] = 3 * document["measurements"][0]["call_ms"]["p50"]
+    for turn in first["rounds"]:
+        turn["p50_ms"] += 1000
+    files = (tmp_path / "a.json", tmp_path / "b.json")
+    for file, side in zip(files, (document, other), strict=True):
+        file.write_text(json.dumps(side))
+    bench_command(compare=files)
+    lines = capsys.readouterr().out.splitlines()
+    assert f"differs: governor: {document['machine']['governor']} in A, powersave in B" in lines
+    rows = [line for line in lines if line.startswith(("openvino fp32", "onnxruntime fp32"))]
+    assert len(rows) == 15
+    assert rows[0].split()[8] == "3.00"
+    assert "=" not in rows[0]
+    assert all("= " in line for line in rows[1:])
+    assert lines[-1].startswith("in A alone: backend onnxruntime")
+    assert f"rate {gone['rate']}" in lines[-1]
+    assert max(map(len, compared(document, other))) <= 150
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, r"a\.json: cannot be read: No such file"),
+        ("[1]", r"a\.json: is no report of kind fastmrigan-bench"),
+        ("x", r"a\.json: is no report of kind"),
+        (
+            '{"kind": "fastmrigan-bench", "schema_version": 1}',
+            r"schema version 1, .* measure again",
+        ),
+    ],
+)
+def test_what_cannot_be_compared(tmp_path: Path, content: str | None, text: str) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UsageError, match=text):
+        bench_command(compare=(path, path))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "name a model file, or two runs"),
+        ({"model": Path("m.onnx"), "compare": (Path("a"), Path("b"))}, "measures nothing"),
+        ({"model": Path("m.onnx"), "budget_ms": 0.0}, "--budget-ms 0: expected milliseconds"),
+    ],
+)
+def test_commands_that_make_no_sense(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        bench_command(**options)
 
 
 def test_no_torch_is_imported() -> None:

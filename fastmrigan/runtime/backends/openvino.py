@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import os
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from fastmrigan.errors import UsageError
 from fastmrigan.runtime.backends.base import Backend, BackendOptions, Float32, GraphFile
+from fastmrigan.runtime.backends.openvino_package import openvino_package
 
 # auto takes bf16 only where the model file says that it stays this close to PyTorch.
 BF16_MIN_DB = 45.0
@@ -25,9 +25,7 @@ def the_core() -> Any:
     one before (seen with 2026.4 on a processor with AMX). Of two Cores the first freed first, the
     other restores memory that is no longer mapped, and the next Ctrl-C is a segmentation fault.
     """
-    import openvino as ov
-
-    return ov.Core()
+    return openvino_package().Core()
 
 
 class OpenVINOBackend(Backend):
@@ -39,8 +37,6 @@ class OpenVINOBackend(Backend):
     precisions = ("fp32", "bf16")
 
     def __init__(self, model: GraphFile, options: BackendOptions) -> None:
-        import openvino as ov
-
         core = the_core()
         bf16_here = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if options.precision == "auto":
@@ -48,9 +44,9 @@ class OpenVINOBackend(Backend):
         else:
             self.precision = _asked(options.precision, bf16_here)
         self.threads = options.threads or len(os.sched_getaffinity(0))
-        self.version = ov.__version__.split("-")[0]
+        self.version = openvino_package().__version__.split("-")[0]
         self.device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
-        graph = core.read_model(io.BytesIO(model.data))
+        graph = core.read_model(model.data)
         graph_input = graph.input(0)
         shape = graph_input.partial_shape
         shape[0] = options.batch
@@ -71,7 +67,7 @@ class OpenVINOBackend(Backend):
         self._request: Any = compiled.create_infer_request()
 
     def run(self, x: Float32) -> Float32:
-        self._request.infer({0: x}, share_inputs=True)
+        self._request.infer({0: x}, share_inputs=True, share_outputs=True)  # one copy is enough
         return np.array(self._request.get_output_tensor(0).data)
 
 
