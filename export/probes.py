@@ -96,6 +96,8 @@ def real_inputs(
         )
     dataset.check_fingerprint()
     spread = np.linspace(0, len(chosen) - 1, min(most, len(chosen))).astype(np.int64)
-    slices = open_array(dataset.path, "slices.npy", dataset.info)  # uint16 [all, H, W], on disk
+    back = (facts.training or {}).get("back", False)
+    name = "targets.npy" if back and dataset.info.paired else "slices.npy"
+    slices = open_array(dataset.path, name, dataset.info)  # uint16 [all, H, W], on disk
     found = to_float(slices[chosen[spread]])[:, None]  # [<= most, 1, H, W]
     return [found[start : start + REAL_BATCH] for start in range(0, len(found), REAL_BATCH)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from fastmrigan.export.parity import EngineParity, ParityReport
 from fastmrigan.imaging.dataset import PreparedDataset
 from fastmrigan.runtime import load
 from fastmrigan.runtime.backends.openvino import the_core
+from fastmrigan.runtime.latency import BenchOptions, usable_backends
 from fastmrigan.runtime.model_file import read_model_file
 
 NAME = "t2-tumour-cyclegan"  # at 32x32
@@ -141,6 +143,9 @@ def test_bf16_is_judged_by_openvino_and_refused_by_onnxruntime(tmp_path: Path) -
     refusal = r"onnxruntime: cannot run .*b\.onnx, which is typed in bf16; take openvino"
     with pytest.raises(UsageError, match=refusal):
         load(made.path, "onnxruntime")
+    names, left_out = usable_backends(read_model_file(made.path), BenchOptions())
+    assert names == ["openvino"]
+    assert re.search(refusal, left_out["onnxruntime"])
 
 
 def test_bf16_that_no_engine_here_can_judge_is_not_written(
