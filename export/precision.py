@@ -50,10 +50,10 @@ def typed_graph(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     graph = made.graph
     made.opset_import[0].version = max(made.opset_import[0].version, OPSETS[precision])
     del graph.value_info[:]  # of the float32 graph; inferred anew below
-    caster = _Caster(graph, low)
+    caster, kept = _Caster(graph, low), _in_fp32(graph)
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        exact = node.op_type in IN_FP32
+        exact = node.output[0] in kept
         for place, name in enumerate(node.input):
             if name and caster.is_float(name) and _follows_type(node, place):
                 node.input[place] = caster.of(name, TensorProto.FLOAT if exact else low, nodes)
@@ -72,6 +72,23 @@ def typed_graph(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     graph.node.extend(nodes)
     caster.replace_weights()
     return onnx.shape_inference.infer_shapes(made, strict_mode=True)
+
+
+def _in_fp32(graph: onnx.GraphProto) -> set[str]:
+    """What is computed in float32: the outputs of IN_FP32, and of what stands between two of those,
+    such as an epsilon of 1e-8, which is 0 in fp16."""
+    weights = {each.name for each in graph.initializer}
+    readers: dict[str, set[str]] = {each.name: {"output"} for each in graph.output}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, set()).add(node.op_type)
+    kept: set[str] = set()
+    for node in graph.node:
+        given = {name for name in node.input if name and name not in weights}
+        read_by = {each for name in node.output for each in readers.get(name, {"nobody"})}
+        if node.op_type in IN_FP32 or (given and given <= kept and read_by <= IN_FP32):
+            kept |= set(node.output)
+    return kept
 
 
 class _Caster:

@@ -58,7 +58,10 @@ def test_statistics_are_fp32_and_products_are_low(name: str, precision: str) -> 
     assert [types[each.name] for each in (*model.graph.input, *model.graph.output)] == [1, 1]
     floats = sum(w.data_type == TensorProto.FLOAT for w in model.graph.initializer)
     scales = {
-        n for node in model.graph.node if node.op_type in ("Resize", "Pow") for n in node.input
+        n
+        for node in model.graph.node
+        if node.op_type in ("Resize", "Pow", "Sqrt")
+        for n in node.input
     }
     norms = [node for node in model.graph.node if node.op_type == "InstanceNormalization"]
     assert floats <= len(scales) + 2 * len(norms)  # every other weight is stored in two bytes
@@ -83,6 +86,19 @@ def test_engines_stay_above_the_floor(name: str, precision: str) -> None:
     # Untrained, ct-mri-cyclegan-resnet's 41 instance norms amplify the rounding.
     floor = {"fp16": 40.0, "bf16": 25.0} if name == "ct-mri-cyclegan-resnet" else FLOORS
     assert report.worst.psnr_db >= floor[precision]
+
+
+@pytest.mark.parametrize("precision", LOW)
+def test_a_pixel_norm_of_zeros(precision: str) -> None:
+    """Its epsilon, 1e-8, is 0 in fp16."""
+    model = typed_graph(small_graphs.graph("tumour-progan"), precision)
+    (got,) = ReferenceEvaluator(model).run(None, {"latent": np.zeros((2, 8), np.float32)})
+    assert np.isfinite(got).all()
+    types = types_of(model)
+    roots = [node.input[0] for node in model.graph.node if node.op_type == "Sqrt"]
+    made = {name: node for node in model.graph.node for name in node.output}
+    assert {made[name].op_type for name in roots} == {"Add"}
+    assert {types[each] for name in roots for each in made[name].input} == {TensorProto.FLOAT}
 
 
 def normed_plane() -> onnx.ModelProto:

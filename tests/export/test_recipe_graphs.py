@@ -50,6 +50,18 @@ def test_graph_of(name, speed):
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["tumour-progan", "tumour-dcgan128"])
+def test_a_latent_of_zeros(name):
+    """A pixel norm divides by what its epsilon keeps from zero; the exporter must not drop that."""
+    module, facts = small_graphs.generator(name)
+    x = np.zeros((2, *facts.input_shape), np.float32)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(x)).numpy()
+    session = onnxruntime.InferenceSession(small_graphs.graph(name).SerializeToString())
+    (got,) = session.run(None, {"latent": x})
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
+
+
 def test_biases_are_there_to_be_dropped():
     """Else the test above would pass on graphs that never had any."""
     module, _ = small_graphs.generator("t2-tumour-cyclegan", speed=False)
