@@ -127,6 +127,7 @@ def export_generator(
         from fastmrigan.export import probes
 
         ranges = probes.calibration_inputs(facts, calibration) if precision == "int8" else []
+        held_out = calibration and probes.real_probe(module, facts, calibration, "--calibration")
         real = parity_data and probes.real_probe(module, facts, parity_data, "--parity-data")
         probe = probes.random_probe(module, facts)
         graph = build_graph(module, facts)
@@ -136,9 +137,7 @@ def export_generator(
         if precision != "fp32":
             graph = _typed(graph, precision, ranges)
             check_graph(graph, facts)
-            if calibration is not None:
-                probe = probes.real_probe(module, facts, calibration, "--calibration")
-            report = probe.check(graph.SerializeToString(), precision)
+            report = (held_out or probe).check(graph.SerializeToString(), precision)
             judge(out, report, tolerance)
         on_real = real and real.check(graph.SerializeToString(), precision)
         if on_real is not None:

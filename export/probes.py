@@ -91,8 +91,8 @@ def real_inputs(
     if not len(chosen):
         of_label = f" labelled {label!r}" if label is not None else ""
         raise UsageError(
-            f"{where}: no slices{of_label} in split {split}; prepare it with a test fraction "
-            "between 0 and 1"
+            f"{where}: no slices{of_label} in split {split}; prepare more slices, or with a "
+            "larger --test-fraction"
         )
     dataset.check_fingerprint()
     spread = np.linspace(0, len(chosen) - 1, min(most, len(chosen))).astype(np.int64)

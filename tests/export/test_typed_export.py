@@ -251,7 +251,7 @@ def test_a_dataset_without_held_out_slices(tmp_path: Path) -> None:
     root = prepared_sets.make_sets(tmp_path / "sets")
     module, facts = small_graphs.generator("ct-mri-cyclegan-resnet")
     large = PreparedDataset.open(root / "large")
-    with pytest.raises(UsageError, match="no slices in split test; prepare it with a test"):
+    with pytest.raises(UsageError, match="no slices in split test; prepare more slices"):
         export_generator(module, tmp_path / "m.onnx", facts, parity_data=large)
 
 
