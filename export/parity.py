@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastmrigan.errors import MissingDependency
-from fastmrigan.runtime.backends.openvino import runs_bf16, the_core
+from fastmrigan.errors import MissingDependency, UsageError
+from fastmrigan.runtime.backends.openvino import TYPED, runs_in, the_core
 
 Float32 = npt.NDArray[np.float32]
 
@@ -29,14 +29,15 @@ class EngineParity:
 
     backend: str  # "onnxruntime" or "openvino"
     version: str
-    precision: str  # "fp32" or "bf16"
+    precision: str  # that it computed in: "fp32", "bf16", "fp16" or "int8"
     device: str
     max_abs_error: float  # on the [-1, 1] scale; NaN where either side is not finite
     psnr_db: float  # against a peak of 2, at most 200; NaN where either side is not finite
+    ssim: float | None = None  # mean over the slices, where it was asked for
 
     @property
     def key(self) -> str:
-        """Its name in the metadata: "onnxruntime", "openvino", "openvino-bf16"."""
+        """Its name in the metadata: "onnxruntime", "openvino", "openvino-bf16", …"""
         return self.backend if self.precision == "fp32" else f"{self.backend}-{self.precision}"
 
     def as_metadata(self) -> dict[str, Any]:
@@ -44,6 +45,8 @@ class EngineParity:
         if math.isfinite(self.max_abs_error):  # JSON has no NaN
             record["max_abs_error"] = float(f"{self.max_abs_error:.2g}")
             record["psnr_db"] = round(self.psnr_db, 1)
+            if self.ssim is not None:
+                record["ssim"] = round(self.ssim, 4)
         return record
 
 
@@ -54,6 +57,17 @@ class ParityReport:
     against: str  # e.g. "PyTorch 2.13.0 fp32"
     batches: tuple[int, ...]
     engines: tuple[EngineParity, ...]
+    precision: str = "fp32"  # that the graph is typed in
+    dataset: str | None = None  # fingerprint of the prepared dataset whose slices went in
+
+    @property
+    def kind(self) -> str:
+        return "random slices" if self.dataset is None else "real slices"
+
+    @property
+    def judged(self) -> list[EngineParity]:
+        """The engines that computed the graph as it is typed."""
+        return [engine for engine in self.engines if engine.precision == self.precision]
 
     @property
     def slices(self) -> int:
@@ -61,23 +75,25 @@ class ParityReport:
 
     @property
     def worst(self) -> EngineParity:
-        """The fp32 engine furthest away; NaN is further than any number."""
-        fp32 = [e for e in self.engines if e.precision == "fp32"]
-        return max(fp32, key=lambda e: math.inf if math.isnan(e.max_abs_error) else e.max_abs_error)
+        """The judged engine furthest away; NaN is further than any number."""
+        if self.precision == "fp32":
+            return max(self.judged, key=lambda e: _or(e.max_abs_error, math.inf))
+        return min(self.judged, key=lambda e: _or(e.psnr_db, -math.inf))
 
     @property
     def max_abs_error(self) -> float:
         return self.worst.max_abs_error
 
-    def as_metadata(self, tolerance: float) -> dict[str, Any]:
+    def as_metadata(self, limits: dict[str, float]) -> dict[str, Any]:
         """The `parity` part of the model file's metadata, in as many digits as mean something, so
-        that exporting a checkpoint twice gives the same bytes."""
+        that exporting a checkpoint twice gives the same bytes. limits: what it was held to."""
         return {
             "max_abs_error": float(f"{self.max_abs_error:.2g}"),
-            "tolerance": tolerance,
+            **limits,
             "slices": self.slices,
             "batches": list(self.batches),
             "against": self.against,
+            **({} if self.dataset is None else {"dataset": self.dataset}),
             **{engine.key: engine.as_metadata() for engine in self.engines},
         }
 
@@ -111,54 +127,89 @@ def random_inputs(
 
 
 def check_parity(
-    model: bytes, inputs: Sequence[Float32], expected: Sequence[Float32], against: str
+    model: bytes,
+    inputs: Sequence[Float32],
+    expected: Sequence[Float32],
+    against: str,
+    *,
+    precision: str = "fp32",
+    dataset: str | None = None,
 ) -> ParityReport:
-    """Runs `inputs` through ONNX Runtime and OpenVINO in fp32, and through OpenVINO in bf16 where
-    it computes any of the graph so here; compares each with `expected`, PyTorch's outputs.
+    """Runs `inputs` through ONNX Runtime and OpenVINO and compares with `expected`, PyTorch's
+    outputs.
 
-    model: the serialised .onnx with one input and one output.
-    Raises MissingDependency where an engine is not installed; judging is the caller's.
+    model: the serialised .onnx with one input and one output, typed in `precision`. An fp32 graph
+    runs through OpenVINO in bf16 too, where it computes any of the graph so here. A typed graph
+    runs through the engines that compute it as it is typed: bf16 through OpenVINO alone, fp16 and
+    int8 through both, OpenVINO where the processor has the type. SSIM comes with int8.
+    Raises MissingDependency where an engine is not installed, UsageError where none of them
+    computes in `precision` on this processor; judging is the caller's.
     """
-    engines = [_onnxruntime(model, inputs, expected), *_openvino(model, inputs, expected)]
-    return ParityReport(against, tuple(len(x) for x in inputs), tuple(engines))
+    runs = [_onnxruntime(model, inputs, precision), *_openvino(model, inputs, precision)]
+    engines = []
+    for backend, version, computed, got in (run for run in runs if run is not None):
+        scores = difference(expected, got)
+        ssim = mean_ssim(expected, got) if precision == "int8" else None
+        engines.append(EngineParity(backend, version, computed, "CPU", *scores, ssim))
+    if not engines:
+        raise UsageError(
+            f"--precision {precision}: no engine here computes in {precision} on this processor, "
+            "so the file could not be checked; export it on one that has the type"
+        )
+    batches = tuple(len(x) for x in inputs)
+    return ParityReport(against, batches, tuple(engines), precision, dataset)
 
 
-def _onnxruntime(
-    model: bytes, inputs: Sequence[Float32], expected: Sequence[Float32]
-) -> EngineParity:
+def mean_ssim(expected: Sequence[Float32], got: Sequence[Float32]) -> float:
+    """The mean over all slices [N, 1, H, W]; NaN where either side is not finite."""
+    from fastmrigan.metrics.similarity import compare
+
+    pairs = zip(expected, got, strict=True)
+    scores = [compare(left[:, 0], right[:, 0]).ssim for left, right in pairs]
+    return float(np.concatenate(scores).mean())
+
+
+Run = tuple[str, str, str, list[Float32]]  # backend, version, precision computed in, outputs
+
+
+def _onnxruntime(model: bytes, inputs: Sequence[Float32], precision: str) -> Run | None:
     try:
         import onnxruntime
     except ImportError as error:
         raise MissingDependency("onnxruntime", "export", "the parity check") from error
+    if precision == "bf16":
+        return None  # its CPU provider has no kernels for it
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     got = [session.run(None, {name: x})[0] for x in inputs]
-    return EngineParity(
-        "onnxruntime", onnxruntime.__version__, "fp32", "CPU", *difference(expected, got)
-    )
+    return "onnxruntime", onnxruntime.__version__, precision, got
 
 
-def _openvino(
-    model: bytes, inputs: Sequence[Float32], expected: Sequence[Float32]
-) -> list[EngineParity]:
+def _openvino(model: bytes, inputs: Sequence[Float32], precision: str) -> list[Run]:
     import openvino
 
     core = the_core()
     graph = core.read_model(model)
     version = openvino.__version__.split("-")[0]
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     # Left alone, OpenVINO takes bf16 by itself where the CPU has it: the precision is always named.
-    precisions = {"fp32": "f32"}
-    if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        precisions["bf16"] = "bf16"
-    results = []
-    for precision, hint in precisions.items():
+    asked = (
+        {"fp32": "f32", "bf16": "bf16"} if precision == "fp32" else {precision: TYPED[precision]}
+    )
+    runs = []
+    for computed, hint in asked.items():
+        if computed.upper() not in able:
+            continue
         compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": hint})
-        if precision == "bf16" and not runs_bf16(compiled):
+        if computed != "fp32" and not runs_in(compiled, computed):
             continue  # a figure for bf16 would be one for fp32
         got = [np.array(compiled(x)[0], dtype=np.float32) for x in inputs]
-        results.append(
-            EngineParity("openvino", version, precision, "CPU", *difference(expected, got))
-        )
-    return results
+        runs.append(("openvino", version, computed, got))
+    return runs
+
+
+def _or(value: float, instead: float) -> float:
+    """`value`, or something else for NaN."""
+    return instead if math.isnan(value) else value

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fastmrigan.export.folding import drop_unused
+
 if TYPE_CHECKING:
     import onnx
 
@@ -36,8 +38,29 @@ def split_transposed_convolutions(model: onnx.ModelProto) -> int:
             nodes.append(node)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    _drop_unused(model.graph)
+    drop_unused(model.graph)
     return changed
+
+
+def drop_inert_biases(model: onnx.ModelProto) -> int:
+    """Takes the bias from every convolution that an instance norm alone reads, in place.
+
+    The norm subtracts each channel's mean, and the bias with it. Returns how many were dropped.
+    """
+    readers: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.op_type)
+    for output in model.graph.output:
+        readers.setdefault(output.name, []).append("output")
+    dropped = 0
+    for node in model.graph.node:
+        biased = node.op_type in ("Conv", "ConvTranspose") and len(node.input) == 3
+        if biased and readers.get(node.output[0]) == ["InstanceNormalization"]:
+            del node.input[2]
+            dropped += 1
+    drop_unused(model.graph)
+    return dropped
 
 
 def _doubles(node: onnx.NodeProto) -> bool:
@@ -86,11 +109,3 @@ def _interleaved(
         helper.make_node("DepthToSpace", [parts], [gaps], blocksize=2, mode="DCR"),
         helper.make_node("Slice", [gaps, *ends], [name]),
     ]
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Removes weights that no node reads any more."""
-    read = {name for node in graph.node for name in node.input}
-    kept = [each for each in graph.initializer if each.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)

@@ -188,8 +188,9 @@ def parity_lines(parity: dict[str, Any]) -> list[tuple[str, str]]:
 def engine_line(figures: dict[str, Any]) -> str:
     if "psnr_db" not in figures:
         return flat(figures)
+    ssim = f", SSIM {figures['ssim']}" if figures.get("ssim") is not None else ""
     return (
-        f"max abs error {figures['max_abs_error']}, PSNR {figures['psnr_db']} dB "
+        f"max abs error {figures['max_abs_error']}, PSNR {figures['psnr_db']} dB{ssim} "
         f"({figures['device']}, version {figures['version']})"
     )
 

@@ -294,6 +294,7 @@ class Graph:
     path: Path
     data: bytes
     parity: dict[str, Any] = field(default_factory=dict)  # nothing was measured of it
+    precision: str = "fp32"  # that it is typed in
 
 
 def open_graph(graph: Graph, backend: str, batch: int, precision: str) -> Runs:

@@ -26,7 +26,9 @@ from torch import Tensor, nn
 
 SMALLEST = 4
 SLOPE = 0.2
-EPSILON = 1e-8  # under both square roots
+# Under both square roots: 1e-8, and the next float32 above it, since PyTorch's ONNX exporter leaves
+# out the addition of what is at most 1e-8, and a pixel of zeros would come out as NaN.
+EPSILON = 1.0000001e-8
 GROUP = 4  # slices over which minibatch standard deviation is taken
 
 

@@ -109,7 +109,8 @@ def load(
     """Opens a model file.
 
     backend: auto, openvino, onnxruntime or onnxruntime-cuda. precision: auto, fp32 or bf16; auto
-    takes bf16 only where the processor has it and the model file records at least 45 dB for it.
+    takes bf16 only where the processor has it and the model file records at least 45 dB for it. A
+    file exported in bf16, fp16 or int8 runs in that alone, and auto means it.
     batch: slices a call. threads: None takes what this process may use.
     Raises UsageError, MissingDependency or ModelRefused.
     """

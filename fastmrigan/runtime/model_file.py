@@ -21,7 +21,12 @@ INPUT_NAMES = {"sample": "latent", "translate": "source"}
 OUTPUT_NAME = "slice"
 
 
-ENGINES = {"onnxruntime", "openvino", "openvino-bf16"}
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+ENGINES = {
+    f"{backend}{suffix}"
+    for backend in ("onnxruntime", "openvino")
+    for suffix in ("", *(f"-{precision}" for precision in PRECISIONS[1:]))
+}
 
 
 class EngineFigures(BaseModel):
@@ -31,6 +36,7 @@ class EngineFigures(BaseModel):
     device: str
     max_abs_error: float  # on the [-1, 1] scale
     psnr_db: float
+    ssim: float | None = None  # of int8
 
 
 class ModelMetadata(BaseModel):
@@ -46,7 +52,7 @@ class ModelMetadata(BaseModel):
     latent_size: int | None = Field(default=None, ge=1)  # task sample
     slice_size: tuple[int, int]  # [H, W] in pixels
     grading: dict[str, Any]  # how the training slices came to [-1, 1]
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"  # that the graph is typed in
     weights_sha256: str  # over the generator's parameters, see fastmrigan.export.onnx
     graph_sha256: str  # over all of the file but its metadata, see onnx_wire.graph_sha256
     training_data: dict[str, Any]  # fingerprint, counts, labels
@@ -79,6 +85,11 @@ class ModelFile:
     def parity(self) -> dict[str, Any]:
         """Measured differences from PyTorch, by engine."""
         return self.metadata.parity
+
+    @property
+    def precision(self) -> str:
+        """What the graph is typed in."""
+        return self.metadata.precision
 
     @cached_property
     def sha256(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -351,6 +352,20 @@ def test_export_command_says_what_it_made_and_makes_the_same_bytes_again(
     assert (tmp_path / "m.onnx").read_bytes() == exported.path.read_bytes()
     assert exported.sha256 in printed
     assert "for research; not for diagnosis" in printed
+
+
+def test_export_command_says_in_what_a_file_is_typed_and_who_judged_it(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_command(run, tmp_path / "m.onnx", precision="fp16")
+    printed = capsys.readouterr().out
+    assert re.search(r"phantom-quick, step 7, .* parameters, fp16\n", printed)
+    assert re.search(r"  onnxruntime +\S+ +fp16  max abs error \S+  PSNR \S+ dB\n", printed)
+    info_command(tmp_path / "m.onnx")
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["precision"] == "fp16"
+    assert "dB (CPU, version" in lines["onnxruntime-fp16"]
+    assert "least psnr db 45.0" in lines["parity"]
 
 
 def test_info_command(exported: Exported, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,7 +52,7 @@ def test_report_judges_fp32_alone() -> None:
     engines = (engine("onnxruntime", "fp32", 1.234e-6), engine("openvino", "bf16", 0.02))
     report = ParityReport("PyTorch", (1, 3), engines)
     assert report.max_abs_error == 1.234e-6
-    assert report.as_metadata(1e-4) == {
+    assert report.as_metadata({"tolerance": 1e-4}) == {
         "max_abs_error": 1.2e-6,
         "tolerance": 1e-4,
         "slices": 4,

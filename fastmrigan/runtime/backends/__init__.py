@@ -47,11 +47,30 @@ def choose(name: str) -> tuple[str, str]:
 def open_backend(model: GraphFile, name: str, options: BackendOptions) -> Backend:
     """Compiles a model file, or a plain graph, on the backend `name` (never `auto`: see `choose`).
 
-    Raises UsageError for options it does not offer, ModelRefused where the engine says no.
+    Raises UsageError for options it does not offer, and for a file typed in what it cannot run;
+    ModelRefused where the engine says no.
     """
+    if model.precision != "fp32":
+        check_typed(model, name, options.precision)
     try:
         return BACKENDS[name](model, options)
     except FastMriganError:
         raise
     except Exception as error:  # engines raise their own kinds, down to UnicodeDecodeError
         raise ModelRefused(f"{model.path}: {name} refuses the graph: {reason(error)}") from error
+
+
+def check_typed(model: GraphFile, name: str, asked: str) -> None:
+    """Raises UsageError where a typed file is asked for in another precision, or of a backend that
+    cannot run it."""
+    if asked not in ("auto", model.precision):
+        raise UsageError(
+            f"precision {asked!r}: {model.path} is typed in {model.precision} and runs in nothing "
+            f"else; take auto, or export it with --precision {asked}"
+        )
+    if model.precision not in BACKENDS[name].typed:
+        able = [other for other, cls in BACKENDS.items() if model.precision in cls.typed]
+        raise UsageError(
+            f"backend {name}: cannot run {model.path}, which is typed in {model.precision}; take "
+            f"{' or '.join(able)}, or export it with --precision fp32"
+        )

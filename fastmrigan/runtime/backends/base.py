@@ -38,6 +38,11 @@ class GraphFile(Protocol):
     def parity(self) -> Mapping[str, Any]:
         """Measured differences from PyTorch, by engine; empty where none were."""
 
+    @property
+    def precision(self) -> str:
+        """What the graph is typed in: fp32, or bf16, fp16 or int8, and then it runs in nothing
+        else."""
+
 
 class Backend(ABC):
     """A model compiled for one engine, at one batch size."""
@@ -45,7 +50,8 @@ class Backend(ABC):
     name: ClassVar[str]
     package: ClassVar[str]  # what must be importable
     extra: ClassVar[str]  # which extra of fastmrigan brings it
-    precisions: ClassVar[tuple[str, ...]]
+    precisions: ClassVar[tuple[str, ...]]  # that it can run an fp32 graph in
+    typed: ClassVar[tuple[str, ...]]  # graphs typed in these it runs as they are
 
     version: str
     device: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib import metadata
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,12 +20,17 @@ class OnnxRuntimeBackend(Backend):
     package = "onnxruntime"
     extra = "ort"
     precisions = ("fp32",)
+    typed: ClassVar[tuple[str, ...]] = ("fp16", "int8")  # it has no bf16 kernels on a CPU
     provider = "CPUExecutionProvider"
+    why_typed: ClassVar[dict[str, str]] = {
+        "fp16": "as the file is typed; its values are fp16, the arithmetic on them is fp32",
+        "int8": "as the file is typed",
+    }
 
     def __init__(self, model: GraphFile, options: BackendOptions) -> None:
         import onnxruntime as ort
 
-        if options.precision not in ("auto", *self.precisions):
+        if model.precision == "fp32" and options.precision not in ("auto", *self.precisions):
             raise UsageError(f"precision {options.precision!r}: {self.name} offers auto, fp32")
         if self.provider not in ort.get_available_providers():
             raise UsageError(missing_provider(self.provider))
@@ -42,7 +47,9 @@ class OnnxRuntimeBackend(Backend):
             )
         self.version = ort.__version__
         self.device = self.device_name()
-        self.precision = "fp32"
+        self.precision = model.precision
+        if self.precision != "fp32":
+            self.why_precision = self.why_typed[self.precision]
         self._input: str = self._session.get_inputs()[0].name
 
     def device_name(self) -> str:
@@ -58,6 +65,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
     name = "onnxruntime-cuda"
     extra = "gpu"
     provider = "CUDAExecutionProvider"
+    why_typed: ClassVar[dict[str, str]] = dict.fromkeys(("fp16", "int8"), "as the file is typed")
 
     def device_name(self) -> str:
         return "CUDA device 0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,12 @@ from fastmrigan.runtime.backends.openvino_package import openvino_package
 # auto takes bf16 only where the model file says that it stays this close to PyTorch.
 BF16_MIN_DB = 45.0
 HINTS = {"fp32": "f32", "bf16": "bf16"}
+# Of files typed when they were exported. With the hint f32 a graph typed in bf16 or int8 runs as it
+# stands; one in fp16 would be computed in fp32, and with f16 all of it is fp16, whose instance norm
+# sums in fp32 within OpenVINO.
+TYPED = {"bf16": "f32", "fp16": "f16", "int8": "f32"}
+NOT_ARITHMETIC = frozenset(("Const", "Convert", "Input", "Output", "Reorder", "Reshape"))
+KINDS = {"bf16": ("bf16",), "fp16": ("f16",), "int8": ("i8", "u8")}
 
 
 @functools.cache
@@ -35,14 +42,20 @@ class OpenVINOBackend(Backend):
     package = "openvino"
     extra = "ort"
     precisions = ("fp32", "bf16")
+    typed = ("bf16", "fp16", "int8")
 
     def __init__(self, model: GraphFile, options: BackendOptions) -> None:
         core = the_core()
-        bf16_here = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if options.precision == "auto":
-            self.precision, self.why_precision = _auto(model, bf16_here)
+        able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if model.precision != "fp32":
+            self.precision, self.why_precision = _typed(model, able), "as the file is typed"
+            hint = TYPED[self.precision]
         else:
-            self.precision = _asked(options.precision, bf16_here)
+            if options.precision == "auto":
+                self.precision, self.why_precision = _auto(model, "BF16" in able)
+            else:
+                self.precision = _asked(options.precision, "BF16" in able)
+            hint = HINTS[self.precision]
         self.threads = options.threads or len(os.sched_getaffinity(0))
         self.version = openvino_package().__version__.split("-")[0]
         self.device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
@@ -55,14 +68,15 @@ class OpenVINOBackend(Backend):
             graph,
             "CPU",
             {
-                "INFERENCE_PRECISION_HINT": HINTS[self.precision],
+                "INFERENCE_PRECISION_HINT": hint,
                 "INFERENCE_NUM_THREADS": self.threads,
                 "NUM_STREAMS": 1,
             },
         )
-        if self.precision == "bf16" and not runs_bf16(compiled):
+        if self.precision != "fp32" and not runs_in(compiled, self.precision):
             raise UsageError(
-                f"precision bf16: OpenVINO runs every operator of {model.path} in fp32; take fp32"
+                f"precision {self.precision}: OpenVINO runs every operator of {model.path} in "
+                "another one; take fp32"
             )
         self._request: Any = compiled.create_infer_request()
 
@@ -71,14 +85,25 @@ class OpenVINOBackend(Backend):
         return np.array(self._request.get_output_tensor(0).data)
 
 
-def runs_bf16(compiled: Any) -> bool:
-    """True where OpenVINO took the hint: some operators it runs in fp32 whatever is asked."""
-    operators = compiled.get_runtime_model().get_ops()
+def runs_in(compiled: Any, precision: str) -> bool:
+    """True where OpenVINO computes any of a graph in "bf16", "fp16" or "int8": some operators it
+    runs in fp32 whatever is asked."""
+    facts = [operator.get_rt_info() for operator in compiled.get_runtime_model().get_ops()]
     return any(
-        operator.get_rt_info()["runtimePrecision"].astype(str) == "bf16"
-        for operator in operators
-        if "runtimePrecision" in operator.get_rt_info()
+        fact["runtimePrecision"].astype(str) in KINDS[precision]
+        for fact in facts
+        if "runtimePrecision" in fact and fact["layerType"].astype(str) not in NOT_ARITHMETIC
     )
+
+
+def _typed(model: GraphFile, able: Sequence[str]) -> str:
+    """The precision of a typed file, where the processor has it."""
+    if model.precision.upper() not in able:
+        raise UsageError(
+            f"backend openvino: {model.path} is typed in {model.precision}, and this processor has "
+            f"no {model.precision} arithmetic; export it with --precision fp32"
+        )
+    return model.precision
 
 
 def _auto(model: GraphFile, bf16_here: bool) -> tuple[str, str]:

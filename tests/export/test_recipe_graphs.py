@@ -1,0 +1,90 @@
+"""The graph of every recipe's generator: what is folded, what is dropped, what stays standard."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import small_graphs
+import torch
+from onnx import helper
+
+from fastmrigan.export.graph import check_graph
+from fastmrigan.export.parity import random_inputs
+
+REFLECTED = {"t2-tumour-cyclegan", "style-transfer-gan", "ct-mri-cyclegan-resnet"}
+
+
+def test_every_recipe_is_here():
+    assert set(small_graphs.OVERRIDES) == set(small_graphs.NAMES)
+
+
+@pytest.mark.parametrize("name", small_graphs.NAMES)
+@pytest.mark.parametrize("speed", [True, False])
+def test_graph_of(name, speed):
+    module, facts = small_graphs.generator(name, speed)
+    graph = small_graphs.graph(name, speed)
+    check_graph(graph, facts)
+    nodes, weights = graph.graph.node, {each.name for each in graph.graph.initializer}
+
+    assert "BatchNormalization" not in {node.op_type for node in nodes}
+    constant = [node.name for node in nodes if all(i in weights for i in node.input if i)]
+    assert constant == []
+    for node in nodes:
+        readers = [other.op_type for other in nodes if node.output[0] in other.input]
+        if node.op_type in ("Conv", "ConvTranspose") and readers == ["InstanceNormalization"]:
+            assert len(node.input) == 2, f"{node.name} keeps a bias that the norm removes"
+    modes = [
+        helper.get_attribute_value(each)
+        for node in nodes
+        if node.op_type == "Pad"
+        for each in node.attribute
+        if each.name == "mode"
+    ]
+    assert set(modes) == ({b"reflect"} if name in REFLECTED else set())
+
+    (x,) = random_inputs(facts.task, facts.input_shape, (3,), seed=1)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(x)).numpy()
+    assert expected.std() > 0.01  # a generator of nothing would agree with anything
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    (got,) = session.run(None, {session.get_inputs()[0].name: x})
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tumour-progan", "tumour-dcgan128"])
+def test_a_latent_of_zeros(name):
+    """A pixel norm divides by what its epsilon keeps from zero; the exporter must not drop that."""
+    module, facts = small_graphs.generator(name)
+    x = np.zeros((2, *facts.input_shape), np.float32)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(x)).numpy()
+    session = onnxruntime.InferenceSession(small_graphs.graph(name).SerializeToString())
+    (got,) = session.run(None, {"latent": x})
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
+
+
+def test_biases_are_there_to_be_dropped():
+    """Else the test above would pass on graphs that never had any."""
+    module, _ = small_graphs.generator("t2-tumour-cyclegan", speed=False)
+    convolutions = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
+    biased = [m for m in module.modules() if isinstance(m, convolutions) and m.bias is not None]
+    kept = [
+        node
+        for node in small_graphs.graph("t2-tumour-cyclegan", speed=False).graph.node
+        if node.op_type in ("Conv", "ConvTranspose") and len(node.input) == 3
+    ]
+    assert (len(biased), len(kept)) == (10, 1)
+
+
+def test_batch_norm_is_there_to_be_folded():
+    module, _ = small_graphs.generator("tumour-dcgan128")
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(norms) == 3
+    assert {node.op_type for node in small_graphs.graph("tumour-dcgan128").graph.node} >= {"Gemm"}
+
+
+def test_the_checkers_graph_has_types_for_what_is_left():
+    """Folding leaves no shape behind of a value that is no more."""
+    for name in ("style-transfer-gan", "tumour-dcgan128"):
+        graph = small_graphs.graph(name).graph
+        made = {output for node in graph.node for output in node.output}
+        assert {value.name for value in graph.value_info} <= made

@@ -1,0 +1,65 @@
+"""Every recipe's generator, small and with weights that show, as a module and its ONNX graph."""
+
+from __future__ import annotations
+
+import functools
+from importlib.resources import files
+
+import onnx
+import torch
+from small_systems import CYCLE, RECIPES, SMALL
+
+from fastmrigan.export.facts import GeneratorFacts
+from fastmrigan.export.graph import build_graph
+from fastmrigan.training.checkpoint import faced
+from fastmrigan.training.recipe_file import load_recipe
+from fastmrigan.training.systems import system_of
+
+SAMPLER = [*SMALL, "generator.latent=8", "generator.width=4", "discriminator.width=4", "label=null"]
+OVERRIDES = {
+    **RECIPES,
+    **{f"t1-t2-cyclegan-unet-v{v}": [*CYCLE, "generator.downs=3"] for v in (2, 3, 4)},
+    **{name: SAMPLER for name in ("phantom-quick", "tumour-dcgan64")},
+    "tumour-progan": [*RECIPES["tumour-progan"], "label=null"],
+}
+NAMES = sorted(
+    path.name.removesuffix(".yaml")
+    for path in files("fastmrigan.training.recipes").iterdir()
+    if path.name.endswith(".yaml")
+)
+
+
+@functools.cache
+def generator(name: str, speed: bool = True) -> tuple[torch.nn.Module, GeneratorFacts]:
+    """speed=False keeps the biases that an instance norm removes again."""
+    recipe = load_recipe(name, [*OVERRIDES[name], "steps=6", f"speed={str(speed).lower()}"])
+    torch.manual_seed(0)
+    network = system_of(recipe).make(recipe)["generator"].eval()
+    kinds = {type(part).__name__ for part in network.modules()}
+    normed = any("InstanceNorm" in kind for kind in kinds) or name == "tumour-progan"
+    with torch.no_grad():
+        for part in network.modules():
+            if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):  # not the identity
+                part.running_mean.normal_(0, 0.1)
+                part.running_var.uniform_(0.5, 2)
+        for key, value in network.named_parameters():
+            if key.endswith("bias"):
+                value.normal_(0, 0.1)
+            elif value.ndim > 1 and not normed:
+                torch.nn.init.kaiming_normal_(value)  # initial weights would make grey slices
+    face = faced(network, recipe, **({"alpha": 1.0} if name == "tumour-progan" else {}))
+    latent = recipe.generator.latent if recipe.task == "sample" else None
+    size = (recipe.size, recipe.size)
+    return face, GeneratorFacts(recipe.task, recipe.name, size, latent_size=latent)
+
+
+@functools.cache
+def _graph(name: str, speed: bool) -> onnx.ModelProto:
+    return build_graph(*generator(name, speed))
+
+
+def graph(name: str, speed: bool = True) -> onnx.ModelProto:
+    """A copy of its own for each caller."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(_graph(name, speed))
+    return copy
