@@ -98,8 +98,8 @@ def export(
         of_runs = (step, calibration, parity_data) != (None,) * 3 or precision != "fp32"
         if of_runs or back or not ema:
             raise UsageError(
-                "export: --step, --back, --no-ema, --precision, --calibration and --parity-data are "
-                f"for a run, and --engine builds from a model file: export {run} to one first"
+                "export: --step, --back, --no-ema, --precision, --calibration and --parity-data "
+                f"are for a run, and --engine builds from a model file: export {run} to one first"
             )
         options = EngineOptions(
             engine,
