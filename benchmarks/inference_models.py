@@ -40,6 +40,7 @@ class Graph:
     path: Path
     data: bytes
     parity: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"  # that it is typed in
 
 
 class PlainNorm(nn.Module):
