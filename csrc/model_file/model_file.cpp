@@ -171,6 +171,11 @@ ModelFacts check_model(const std::string& name, const uint8_t* data, size_t size
   if (facts.task == Task::sample)
     facts.latent_size = document.whole("latent_size", json.at("latent_size"), MAX_LATENT);
   facts.recipe = document.text("recipe");
+  const std::string typed = document.optional_text("precision");
+  if (!typed.empty() && typed != "fp32")
+    throw Error(FMG_ERROR_MODEL, name + ": is typed in " + typed +
+                                     ", which this library does not run; export it in fp32, which "
+                                     "OpenVINO computes in bf16 where it may");
   facts.source_contrast = document.optional_text("source_contrast");
   facts.target_contrast = document.optional_text("target_contrast");
   facts.rule = read_rule(document.need("grading"));

@@ -13,6 +13,7 @@ import pytest
 import tiny_model
 from c_library import Call, Failed, Library, slices
 from c_library_models import SIDE, translating, with_metadata, write_models
+from c_library_models import negative as negative_graph
 from onnx import TensorProto, helper, numpy_helper
 
 from fastmrigan.errors import ModelRefused, UsageError
@@ -134,11 +135,20 @@ def test_bf16_that_would_run_in_fp32_is_refused(library: Library, tmp_path):
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     path.write_bytes(with_metadata(model, translating()))
-    with pytest.raises(UsageError, match=r"runs every operator of .* in fp32"):
+    with pytest.raises(UsageError, match=r"runs every operator of .* in another one"):
         load(path, "openvino", precision="bf16")
     with pytest.raises(Failed, match=r"runs every operator of .* in fp32") as failed:
         library.open(path, precision="bf16")
     assert failed.value.code == ERROR_OPTIONS
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_a_typed_file_is_refused_and_not_run_in_fp32(library: Library, tmp_path, precision):
+    path = tmp_path / "typed.onnx"
+    path.write_bytes(with_metadata(negative_graph(), translating(precision=precision)))
+    with pytest.raises(Failed, match=f"is typed in {precision}, .* export it in fp32") as failed:
+        library.open(path)
+    assert failed.value.code == ERROR_MODEL
 
 
 def test_python_refuses_what_the_library_refuses(library: Library, tmp_path):
