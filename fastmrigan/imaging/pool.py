@@ -203,9 +203,9 @@ class DecodePool(Generic[Result]):
                 worker = self._start()
             try:
                 send(worker.channel, [(task.args, task.seconds) for task in tasks])
-            except OSError:  # it died of nothing we gave it
+            except OSError:  # it has ended; what it said before that is still to be heard
                 self._back.extendleft(reversed(tasks))
-                self._bury(worker)
+                self._hear(worker)
                 continue
             if worker.ready and not worker.tasks:
                 worker.began = time.monotonic()

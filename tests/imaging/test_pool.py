@@ -104,6 +104,26 @@ def test_a_bad_task_is_refused_and_the_rest_goes_on(task: tuple[Any, ...], reaso
     assert re.match(reason, refused.reason), refused.reason
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "came"),
+    [("keep", 1 << 28, int), ("memory", 0, Refused), ("starve", 0, Refused)],
+)
+def test_a_worker_that_ended_while_nobody_listened_is_heard(kind, value, came) -> None:
+    """One that has grown, or ran out of memory, ends once it has answered; the answer counts."""
+
+    def tasks() -> Iterator[tuple[str, tuple[Any, ...]]]:
+        yield "first", ("number", 1)
+        yield "worn", (kind, value)
+        time.sleep(1.0)  # the worker is gone when it is to be given more
+        yield "last", ("number", 2)
+
+    with DecodePool(pool_tasks.task, workers=1, memory=1 << 29) as pool:
+        first, worn, last = pool.run(tasks())
+    assert (first, last) == (1, 2)
+    assert isinstance(worn, came)
+    assert "exit status" not in str(worn)
+
+
 def test_every_task_bad_in_one_batch() -> None:
     """Small tasks go out in batches; a death in one must be blamed on nobody else in it."""
     tasks = [("number", i) for i in range(200)]
