@@ -11,8 +11,7 @@ the encoding of the messages alone, pynetdicom's and ours. Every time runs from 
 unread, no association) until the last answer. At the end ours sends once to Orthanc, which stores
 and indexes. Checks first that pynetdicom's receiver got every byte.
 
-The bar: 500 slices/s over our default associations to storescp, to pynetdicom's SCP where dcmtk is
-not installed. Exits 6 below it.
+The bar: 500 slices/s over our default associations, to each of the two. Exits 6 below it.
 """
 
 from __future__ import annotations
@@ -299,11 +298,11 @@ def main() -> int:
         root = Path(folder)
         paths, contents = make(root, count)
         files, to = root / "files", f"{TITLE}@127.0.0.1:{there.port}"
-        bar_side = f"ours, {usual} at once"
+        held = [f"ours, {usual} at once"]
         sides: dict[str, Any] = {
             f"ours, {n} at once": ours(files, to, n) for n in sorted({1, 2, 4, usual})
         }
-        sides[f"{bar_side}, shards"] = ours(root / "shards", to, usual)
+        sides[f"{held[0]}, shards"] = ours(root / "shards", to, usual)
         sides["send_c_store, data sets"] = library(paths, there.port, as_paths=False)
         sides["send_c_store, paths"] = library(paths, there.port, as_paths=True)
         if STORESCU is not None:
@@ -311,8 +310,8 @@ def main() -> int:
         verify(there, sides, contents)
         if STORESCU is not None and servers.STORESCP is not None:
             storescp = stack.enter_context(servers.storescp(root / "storescp", "--fork"))
-            bar_side = f"ours, {usual} at once, to storescp"
-            sides[bar_side] = ours(files, str(storescp), usual)
+            held.append(f"ours, {usual} at once, to storescp")
+            sides[held[-1]] = ours(files, str(storescp), usual)
             sides["dcmtk's storescu, to storescp"] = dcmtk(files, storescp.port, storescp.title)
         sides["limit: bare socket"] = bare_copy(contents, there.bare_port)
         sides["pynetdicom's encoding alone"] = encode_alone(contents)
@@ -334,11 +333,15 @@ def main() -> int:
     if into_orthanc is not None:
         rates["ours, to Orthanc"] = [into_orthanc]
         print(f"{'ours, to Orthanc':30} once   {into_orthanc:8,.0f} slices/s")
-    rate = statistics.median(rates[bar_side])
-    print(f"{bar_side}: {rate:,.0f} slices/s, {rate / BAR:.2f} times the bar of {BAR:.0f}")
-    document = {"benchmark": "send", "cpu": processor(), "bytes": size, "bar": BAR}
-    write_json(options.json, document | {"bar_side": bar_side, "slices_per_second": rates})
-    return 0 if rate >= BAR or options.quick else 6
+    missed = False
+    for name in held:
+        rate = statistics.median(rates[name])
+        missed |= rate < BAR
+        verdict = "met" if rate >= BAR else "MISSED"
+        print(f"{name}: {rate:,.0f} slices/s, at least {BAR:.0f}: {verdict}")
+    document = {"benchmark": "send", "cpu": processor(), "bytes": size, "bar": BAR, "held": held}
+    write_json(options.json, document | {"slices_per_second": rates})
+    return 6 if missed and not options.quick else 0
 
 
 if __name__ == "__main__":
