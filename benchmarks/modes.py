@@ -47,7 +47,7 @@ SIDES = {
 }
 ROWS = (("DCGAN-64", 64), ("ResNet-9", 1), ("DCGAN-64", 1), ("ResNet-9", 8))
 QUICK = ROWS[:2]
-FLOW = 12  # calls that follow one another, a turn
+FLOW = 8  # calls that follow one another, a turn
 # Below, a side makes other slices. Engines sum instance norms in another order on another number of
 # threads, and ResNet-9 amplifies that: OpenVINO's two modes lie 74 dB apart at batch 1 in fp32.
 LEAST_DB = {"bf16": 45.0, "fp32": 65.0}
@@ -88,17 +88,17 @@ def measure(
             "wrong": f"{', '.join(short)}: not the slices of mode latency",
             "met": False,
         }
-    budget = 4 if options.quick else 20
+    budget, least = (4, 3) if options.quick else (20, 5)
     calls: dict[str, Callable[[], object]] = {
         name: partial(engine.run, x) for name, engine in engines.items()
     }
-    single = interleave(calls, 25, budget=budget, least=5)
+    single = interleave(calls, 25, budget=budget, least=least)
     flows: dict[str, Callable[[], object]] = {
         name: partial(flow, engine, x) for name, engine in engines.items()
     }
     bare = limits(options.threads)
     flows |= {name: call for name, (call, _) in bare.items()}
-    row = interleave(flows, 25, budget=2 * budget, least=5)
+    row = interleave(flows, 25, budget=2 * budget, least=least)
     call_ms, row_ms = summary(single), summary(row)
     middle = {name: times["median_ms"] for name, times in row_ms.items()}
     lone = {name: times["median_ms"] for name, times in call_ms.items()}
@@ -175,7 +175,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="two rows, a few seconds a side")
+    parser.add_argument("--quick", action="store_true", help="two rows, fewer rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--threads", type=int, default=usable_cores())
     options = parser.parse_args()
