@@ -87,12 +87,13 @@ class Generator:
 
     def translate(self, slices: Float32) -> Float32:
         """Translates slices of the source contrast: float32 [N, H, W] in [-1, 1], in and out."""
-        made = self.translate_all([slices])
-        if len(slices) in self.buckets:
-            return next(made)  # of one call: no copy
+        self._must_translate()
+        if slices.ndim == 3 and len(slices) in self.buckets:  # one call: no copy in, none out
+            self._check_source(slices)
+            return self._begin(np.ascontiguousarray(slices, np.float32)[:, None], len(slices))()
         out = np.empty(slices.shape, np.float32)
         at = 0
-        for part in made:
+        for part in self.translate_all([slices]):
             out[at : at + len(part)] = part
             at += len(part)
         return out
@@ -100,8 +101,7 @@ class Generator:
     def translate_all(self, parts: Iterable[Float32]) -> Batches:
         """Translates slices [N, H, W] as they come, a call at a time: float32 [<= batch, H, W]; no
         call has slices of two parts."""
-        if self.metadata.task != "translate":
-            raise UsageError(f"{self.model.path}: samples slices and cannot translate them")
+        self._must_translate()
 
         def begun() -> Iterator[Callable[[], Float32]]:
             for slices in parts:
@@ -115,6 +115,10 @@ class Generator:
                     yield self._begin(x, taken)
 
         return in_order(begun(), self.backend.in_flight)
+
+    def _must_translate(self) -> None:
+        if self.metadata.task != "translate":
+            raise UsageError(f"{self.model.path}: samples slices and cannot translate them")
 
     def _check_source(self, slices: Float32) -> None:
         expected = self.metadata.slice_size
