@@ -84,7 +84,7 @@ class OnnxRuntimeBackend(Backend):
         return self._callers.submit(self.run, x).result
 
     def nodes(self) -> dict[str, int]:
-        if not hasattr(self._session, "get_provider_graph_assignment_info"):  # before 1.24
+        if not hasattr(self._session, "get_provider_graph_assignment_info"):  # older releases
             return {}
         found: Counter[str] = Counter()
         for part in self._session.get_provider_graph_assignment_info():
