@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fastmrigan.errors import InputRejected, UsageError
+from fastmrigan.runtime.formats import tar_parts
 from fastmrigan.runtime.shards import FORMATS, Origin, Plan, Shard, commit, read_slices
 
 ORIGIN = Origin(seed=7, model_sha256="ab" * 32)
@@ -46,6 +47,23 @@ def test_what_is_written_reads_back(tmp_path, fmt, dtype):
     np.testing.assert_array_equal(np.stack([x for _, x in read]), slices)
     assert read[0][1].dtype == dtype
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 4224, 131_974, 8**8])
+def test_a_tar_is_the_one_that_tarfile_writes(size):
+    indices = (0, 7, 999_999_999, 10**12)
+    files = [(index, bytes(size)) for index in indices]
+    expected = io.BytesIO()
+    with tarfile.open(fileobj=expected, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for index, content in files:
+            note = json.dumps(ORIGIN.record(index), sort_keys=True).encode()
+            for name, body in ((f"{index:09}.json", note), (f"{index:09}.x", content)):
+                member = tarfile.TarInfo(name)
+                member.size = len(body)
+                tar.addfile(member, io.BytesIO(body))
+        end = expected.tell()  # tarfile fills up to a whole record
+    got = b"".join(tar_parts(files, ".x", ORIGIN))
+    assert got == expected.getvalue()[:end] + bytes(2 * tarfile.BLOCKSIZE)
 
 
 def test_a_tar_is_a_webdataset_shard(tmp_path):
