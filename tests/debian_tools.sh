@@ -5,6 +5,7 @@ set -uo pipefail
 
 declare -A package=(
   [chromium]=chromium        # opens the report
+  [clang++]=clang            # libFuzzer over the C library's readers
   [dciodvfy]=dicom3tools     # judges emitted DICOM
   [dcmdump]=dcmtk            # reads it, and receives it (storescp)
   [Orthanc]=orthanc          # receives it

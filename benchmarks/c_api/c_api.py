@@ -2,7 +2,7 @@
 
     python benchmarks/c_api/c_api.py [--model resnet.onnx] [--precision bf16] [--rounds 200]
 
-On an identity model of 256 x 256 (made here), fmg_run may take 30 microseconds a call more than the
+On an identity model of 256 x 256, fmg_run may take 30 microseconds a call more than the
 bare API; on --model (a translating model file, such as ResNet-9) at most 1.08 times as long. Both
 sides take a caller's pixels in and give a caller's pixels out; ours checks them for NaN too. Needs
 cmake and a compiler. Exits 6 over a bar.
@@ -12,44 +12,21 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
-import onnx
-from onnx import TensorProto, helper
 
 from fastmrigan.runtime.machine import processor
-from fastmrigan.runtime.onnx_wire import graph_sha256
+
+sys.path.append(str(Path(__file__).parents[1]))
+from inference_models import identity
 
 ROOT = Path(__file__).parents[2]
 BAR_MICROSECONDS, BAR_RATIO = 30.0, 1.08
 SIDE = 256
-
-
-def identity(path: Path) -> Path:
-    shape = ["batch", 1, SIDE, SIDE]
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["source"], ["slice"])],
-        "identity",
-        [helper.make_tensor_value_info("source", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("slice", TensorProto.FLOAT, shape)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    data = model.SerializeToString()
-    document = {
-        "task": "translate",
-        "recipe": "identity",
-        "slice_size": [SIDE, SIDE],
-        "grading": {"method": "minmax"},
-        "parity": {},
-        "graph_sha256": graph_sha256(data),
-    }
-    entry = onnx.StringStringEntryProto(key="fastmrigan", value=json.dumps(document))
-    path.write_bytes(data + onnx.ModelProto(metadata_props=[entry]).SerializeToString())
-    return path
 
 
 def build(folder: Path) -> tuple[Path, Path]:
@@ -93,7 +70,7 @@ def main() -> int:
 
         print(f"{processor()}, {options.threads} threads; microseconds a call")
         least, ours, bare_least, bare = measure(
-            identity(folder / "identity.onnx"), "fp32", 10 * options.rounds
+            identity(folder, SIDE).path, "fp32", 10 * options.rounds
         )
         print(f"identity {SIDE}x{SIDE}: ours min {least:.1f}, median {ours:.1f}; ", end="")
         print(f"bare min {bare_least:.1f}, median {bare:.1f}; ", end="")

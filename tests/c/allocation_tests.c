@@ -1,7 +1,7 @@
 /* A call that succeeds allocates nothing, and an allocation that fails is FMG_ERROR_MEMORY: seen
  * through malloc itself, which this program replaces (glibc).
  *
- *   allocation_tests MODELS FAKE */
+ *   allocation_tests BACKEND MODELS FAKE */
 #include <stddef.h>
 
 #include "check.h"
@@ -23,13 +23,14 @@ void* aligned_alloc(size_t alignment, size_t size) {
 }
 
 int main(int argc, char** argv) {
-  if (argc != 3) return 2;
+  if (argc != 4) return 2;
+  backend = argv[1];
   enum { PIXELS = 64, N = 5 };
-  fmg_options options = options_with(argv[2]);
+  fmg_options options = options_with(argv[3]);
   options.batch = 2;
   fmg_engine* engine = NULL;
   const long before_open = allocations;
-  CHECK(fmg_open(in_folder(argv[1], "good.onnx"), &options, &engine) == FMG_OK);
+  CHECK(fmg_open(in_folder(argv[2], "good.onnx"), &options, &engine) == FMG_OK);
   CHECK(allocations > before_open + 10); /* the counter counts */
 
   static int16_t in[N * PIXELS], out[N * PIXELS];
@@ -48,11 +49,11 @@ int main(int argc, char** argv) {
 
   options.batch = 4096; /* [4096, 1, 8, 8] float32 are 1 MiB */
   refuse_above = (1 << 20) - 1;
-  EXPECT(fmg_open(in_folder(argv[1], "good.onnx"), &options, &engine), FMG_ERROR_MEMORY,
+  EXPECT(fmg_open(in_folder(argv[2], "good.onnx"), &options, &engine), FMG_ERROR_MEMORY,
          "out of memory");
   CHECK(engine == NULL);
   refuse_above = (size_t)-1;
-  CHECK(fmg_open(in_folder(argv[1], "good.onnx"), &options, &engine) == FMG_OK);
+  CHECK(fmg_open(in_folder(argv[2], "good.onnx"), &options, &engine) == FMG_OK);
   fmg_close(engine);
   puts("allocation_tests: passed");
   return 0;
