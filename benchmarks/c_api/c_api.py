@@ -2,10 +2,10 @@
 
     python benchmarks/c_api/c_api.py [--model resnet.onnx] [--precision bf16] [--rounds 200]
 
-On an identity model of 256 x 256, fmg_run may take 30 microseconds a call more than the bare API; on
---model (a translating model file, such as ResNet-9) at most 1.08 times as long. Both sides take a
-caller's pixels in and give a caller's pixels out; ours checks them for NaN too. Needs what `export`
-needs, cmake and a compiler. Exits 6 over a bar.
+On an identity model of 256 x 256, fmg_run may take 30 microseconds a call more than the bare API;
+on --model (a translating model file, such as ResNet-9) at most 1.08 times as long. Both sides take
+a caller's pixels in and give a caller's pixels out; ours checks them for NaN too. Needs what
+`export` needs, cmake and a compiler. Exits 6 over a bar.
 """
 
 from __future__ import annotations

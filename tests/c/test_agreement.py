@@ -223,8 +223,13 @@ def test_a_backend_that_was_not_built_in_says_so(library: Library, tmp_path, bac
     assert failed.value.code == ERROR_BACKEND_MISSING
 
 
-def test_bf16_that_would_run_in_fp32_is_refused(library: Library, tmp_path):
-    need_precision("bf16")
+@pytest.mark.parametrize(
+    ("precision", "typed"), [("bf16", "fp32"), ("bf16", "bf16"), ("fp16", "fp16"), ("int8", "int8")]
+)
+def test_a_precision_that_nothing_would_run_in_is_refused(
+    library: Library, tmp_path, precision, typed
+):
+    need_precision(precision)
     path = tmp_path / "m.onnx"
     graph = helper.make_graph(
         [helper.make_node("Identity", ["source"], ["slice"])],
@@ -233,11 +238,11 @@ def test_bf16_that_would_run_in_fp32_is_refused(library: Library, tmp_path):
         [helper.make_tensor_value_info("slice", TensorProto.FLOAT, ["batch", 1, 8, 8])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    path.write_bytes(with_metadata(model, translating()))
+    path.write_bytes(with_metadata(model, translating(precision=typed)))
     with pytest.raises(UsageError, match=r"runs every operator of .* in another one"):
-        load(path, "openvino", precision="bf16")
+        load(path, "openvino", precision=precision)
     with pytest.raises(Failed, match=r"runs every operator of .* in another one") as failed:
-        library.open(path, precision="bf16")
+        library.open(path, precision=precision)
     assert failed.value.code == ERROR_OPTIONS
 
 
