@@ -57,7 +57,7 @@ class Sidecar {
 };
 
 Json read_json(const std::string& name) {
-  const std::vector<uint8_t> bytes = read_file(name);
+  const std::vector<uint8_t> bytes = read_file(name, "the sidecar of an engine");
   try {
     return parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   } catch (const std::invalid_argument& error) {

@@ -50,7 +50,7 @@ def fixed_addresses() -> list[str]:
 def suppressions(folder: Path) -> Path:
     """Leaks of third parties, by library."""
     path = folder / "suppressions"
-    path.write_text("leak:libopenvino\nleak:libtbb\nleak:libonnxruntime\n")
+    path.write_text("leak:libopenvino\nleak:libtbb\n")
     return path
 
 
