@@ -11,6 +11,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "capi/layout.h"
@@ -64,6 +65,9 @@ int guarded(const char* function, const Body& body) noexcept {
     return fail(FMG_ERROR_MEMORY, text);
   } catch (const std::length_error&) {  // more than a vector can ever hold
     std::snprintf(text, sizeof text, "%s: out of memory; take fewer slices", function);
+    return fail(FMG_ERROR_MEMORY, text);
+  } catch (const std::system_error& error) {
+    std::snprintf(text, sizeof text, "%s: the system gives no thread: %s", function, error.what());
     return fail(FMG_ERROR_MEMORY, text);
   } catch (const std::exception& error) {
     std::snprintf(text, sizeof text, "%s: a bug of ours, please report it: %s", function,

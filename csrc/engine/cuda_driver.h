@@ -1,5 +1,5 @@
 // The functions of CUDA's driver API that are used, loaded from the driver's library, and its first
-// device.
+// device. Compiled, not run on a driver of NVIDIA's.
 #pragma once
 
 #include <cuda.h>

@@ -50,7 +50,7 @@ enum {
   FMG_ERROR_OUTPUT = 9,          /* the model made NaN or infinite values */
   FMG_ERROR_DEADLINE = 10,       /* the call's deadline passed */
   FMG_ERROR_CANCELLED = 11,      /* the call's cancellation flag was set */
-  FMG_ERROR_MEMORY = 12,         /* out of memory */
+  FMG_ERROR_MEMORY = 12,         /* out of memory, or of threads */
   FMG_ERROR_BUG = 13             /* a bug of ours: please report the text */
 };
 

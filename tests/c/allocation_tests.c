@@ -1,7 +1,10 @@
-/* A call that succeeds allocates nothing, and an allocation that fails is FMG_ERROR_MEMORY: seen
- * through malloc itself, which this program replaces (glibc).
+/* A call that succeeds allocates nothing; an allocation or a thread that fails is FMG_ERROR_MEMORY:
+ * seen through malloc and pthread_create themselves, which this program replaces (glibc).
  *
  *   allocation_tests BACKEND MODELS FAKE */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
 #include <stddef.h>
 
 #include "check.h"
@@ -20,6 +23,15 @@ void* malloc(size_t size) {
 void* aligned_alloc(size_t alignment, size_t size) {
   __atomic_add_fetch(&allocations, 1, __ATOMIC_RELAXED);
   return size > refuse_above ? NULL : __libc_memalign(alignment, size);
+}
+
+static volatile int refuse_threads;
+
+int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*body)(void*),
+                   void* argument) {
+  int (*real)(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*);
+  *(void**)&real = dlsym(RTLD_NEXT, "pthread_create");
+  return refuse_threads ? EAGAIN : real(thread, attributes, body, argument);
 }
 
 int main(int argc, char** argv) {
@@ -55,6 +67,14 @@ int main(int argc, char** argv) {
   refuse_above = (size_t)-1;
   CHECK(fmg_open(in_folder(argv[2], "good.onnx"), &options, &engine) == FMG_OK);
   fmg_close(engine);
+
+  if (strcmp(backend, "onnxruntime") == 0) { /* whose engines have a thread of ours */
+    options.batch = 1;
+    refuse_threads = 1;
+    EXPECT(fmg_open(in_folder(argv[2], "good.onnx"), &options, &engine), FMG_ERROR_MEMORY,
+           "no thread");
+    refuse_threads = 0;
+  }
   puts("allocation_tests: passed");
   return 0;
 }
