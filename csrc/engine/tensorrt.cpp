@@ -19,6 +19,8 @@
 #include "include/fastmrigan.h"
 #include "model_file/engine_file.h"
 
+static_assert(NV_TENSORRT_MAJOR >= 11, "TENSORRT_INCLUDE_DIR: TensorRT 11 or later is needed");
+
 namespace fastmrigan {
 namespace {
 
