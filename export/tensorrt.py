@@ -82,6 +82,8 @@ def check(options: EngineOptions, out: Path) -> None:
         raise UsageError(
             f"--buckets {','.join(map(str, buckets))}: expected rising batch sizes, e.g. 1,4,8"
         )
+    if options.plugin is not None and options.engine == "tensorrt-rtx":
+        raise UsageError("--plugin: networks of tensorrt-rtx take none; take --engine tensorrt")
     if options.compute is not None:
         if options.engine == "tensorrt":
             raise UsageError(
@@ -93,9 +95,7 @@ def check(options: EngineOptions, out: Path) -> None:
             raise UsageError(f"--compute-capability {options.compute!r}: expected e.g. 8.9")
 
 
-def in_child(
-    model: ModelFile, graph: Path, engine: Path, options: EngineOptions
-) -> dict[str, str]:
+def in_child(model: ModelFile, graph: Path, engine: Path, options: EngineOptions) -> dict[str, str]:
     """Runs tensorrt_build on `graph`; what it tells, with the engine written."""
     cache = options.timing_cache
     job = {

@@ -1,5 +1,5 @@
-// What one instance norm of a network is made with: the plugin's fields, which are the attributes of
-// the operator in the graph and what an engine keeps of it.
+// What one instance norm of a network is made with: the plugin's fields, which are the attributes
+// of the operator in the graph and what an engine keeps of it.
 #pragma once
 
 #include <NvInferRuntime.h>

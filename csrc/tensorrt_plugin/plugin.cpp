@@ -118,7 +118,8 @@ int32_t InstanceNormPlugin::getOutputShapes(const DimsExprs* inputs, int32_t inp
   return guarded([&] {
     require_counts(input_count, output_count);
     require_ranks(inputs[kX].nbDims, inputs[kScale].nbDims, inputs[kBias].nbDims);
-    const auto *channels = inputs[kX].d[1], *scale = inputs[kScale].d[0], *bias = inputs[kBias].d[0];
+    const auto *channels = inputs[kX].d[1], *scale = inputs[kScale].d[0],
+               *bias = inputs[kBias].d[0];
     if (channels->isConstant() && scale->isConstant() && bias->isConstant())
       require_channels(channels->getConstantValue(), scale->getConstantValue(),
                        bias->getConstantValue());

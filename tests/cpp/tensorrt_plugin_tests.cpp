@@ -45,7 +45,7 @@ void fastmrigan::instance_norm_forward_cuda(const InstanceNormForward& call, voi
       const double rstd = 1 / std::sqrt(square / static_cast<double>(call.plane) + call.eps);
       for (int64_t i = 0; i < call.plane; ++i) {
         const double z = (x[at(i)] - mean) * rstd * call.weight[c] + call.bias[c];
-        const double below = call.activation == Activation::none ? 1
+        const double below = call.activation == Activation::none   ? 1
                              : call.activation == Activation::relu ? 0
                                                                    : call.slope;
         y[at(i)] = static_cast<float>(z < 0 ? z * below : z);
@@ -126,8 +126,8 @@ void test_fields() {
   CHECK(described(make(all)) == "epsilon 0.001, leaky_relu 0.2");
   CHECK(described(make({{"activation", "relu", PluginFieldType::kCHAR, 5}})) ==  // with its null
         "epsilon 1e-05, relu");
-  CHECK(described(Made(creator().createPlugin(
-            "x", nullptr, nvinfer1::TensorRTPhase::kBUILD))) == "epsilon 1e-05, none");
+  CHECK(described(Made(creator().createPlugin("x", nullptr, nvinfer1::TensorRTPhase::kBUILD))) ==
+        "epsilon 1e-05, none");
   const auto* names = creator().getFieldNames();
   CHECK(names->nbFields == 3);
   CHECK(std::string(names->fields[0].name) == "epsilon");
@@ -220,13 +220,13 @@ void test_types() {
     int32_t inputs;
     bool taken;
   };
-  for (const Case& each : std::initializer_list<Case>{
-           {DataType::kFLOAT, DataType::kFLOAT, 3, true},
-           {DataType::kHALF, DataType::kFLOAT, 3, true},
-           {DataType::kBF16, DataType::kFLOAT, 3, true},
-           {DataType::kHALF, DataType::kHALF, 3, false},
-           {DataType::kINT8, DataType::kFLOAT, 3, false},
-           {DataType::kFLOAT, DataType::kFLOAT, 2, false}}) {
+  for (const Case& each :
+       std::initializer_list<Case>{{DataType::kFLOAT, DataType::kFLOAT, 3, true},
+                                   {DataType::kHALF, DataType::kFLOAT, 3, true},
+                                   {DataType::kBF16, DataType::kFLOAT, 3, true},
+                                   {DataType::kHALF, DataType::kHALF, 3, false},
+                                   {DataType::kINT8, DataType::kFLOAT, 3, false},
+                                   {DataType::kFLOAT, DataType::kFLOAT, 2, false}}) {
     const DataType inputs[] = {each.x, each.scale, each.scale};
     DataType output = DataType::kINT32;
     const int32_t code = build_of(*plugin).getOutputDataTypes(&output, 1, inputs, each.inputs);
@@ -256,10 +256,14 @@ void test_shapes() {
       {{-1, 8, 16, 16}, {8}, {8}, ""},
       {{1, 8, 5}, {8}, {8}, ""},
       {{-1, -1, 4, 5, 6}, {8}, {8}, ""},
-      {{-1, 8}, {8}, {8},
+      {{-1, 8},
+       {8},
+       {8},
        name + "expected x [N, C, ...] of at least 3 axes, scale [C] and bias [C], got 2, 1 and 1 "
               "axes"},
-      {{-1, 8, 4, 4}, {1, 8}, {8},
+      {{-1, 8, 4, 4},
+       {1, 8},
+       {8},
        name + "expected x [N, C, ...] of at least 3 axes, scale [C] and bias [C], got 4, 2 and 1 "
               "axes"},
       {{-1, 8, 4, 4}, {7}, {8}, name + "expected scale and bias of x's 8 channels, got 7 and 8"},
@@ -285,8 +289,7 @@ void test_shapes() {
     CHECK(logged == each.said);
     if (code != 0) continue;
     CHECK(output.nbDims == inputs[0].nbDims);
-    for (int32_t axis = 0; axis < output.nbDims; ++axis)
-      CHECK(output.d[axis] == inputs[0].d[axis]);
+    for (int32_t axis = 0; axis < output.nbDims; ++axis) CHECK(output.d[axis] == inputs[0].d[axis]);
   }
 }
 
@@ -349,15 +352,14 @@ void test_workspace_and_changes() {
   const PluginTensorDesc bad[] = {tensor({2, 5, 7, 7}), tensor({5}), tensor({4})};
   CHECK(runtime_of(*plugin).onShapeChange(good, 3, good, 1) == 0);
   CHECK(runtime_of(*plugin).onShapeChange(bad, 3, bad, 1) != 0);
-  CHECK(logged ==
-        "FastmriganInstanceNorm: expected scale and bias of x's 5 channels, got 5 and 4");
+  CHECK(logged == "FastmriganInstanceNorm: expected scale and bias of x's 5 channels, got 5 and 4");
 }
 
 // x is counted up from -3; the reference is worked out by hand for one plane of each call.
 void test_enqueue() {
   const float slope = 0.25f, eps = 0.5f;
-  const Made plugin = make(
-      {number("epsilon", eps), text("activation", "leaky_relu"), number("slope", slope)});
+  const Made plugin =
+      make({number("epsilon", eps), text("activation", "leaky_relu"), number("slope", slope)});
   constexpr int64_t kBatch = 2, kChannels = 2, kPlane = 3;
   const float scale[] = {2, -1}, bias[] = {0.5f, 3};
   // Of three values at distance d: mean the middle one, variance 2 d² / 3.
@@ -376,8 +378,8 @@ void test_enqueue() {
     const void* inputs[] = {x.data(), scale, bias};
     void* outputs[] = {y.data()};
     const auto stream = reinterpret_cast<cudaStream_t>(&logger);
-    CHECK(runtime_of(*plugin).enqueue(descriptions, descriptions, inputs, outputs,
-                                      workspace.data(), stream) == 0);
+    CHECK(runtime_of(*plugin).enqueue(descriptions, descriptions, inputs, outputs, workspace.data(),
+                                      stream) == 0);
     CHECK(last_stream == stream);
     for (int64_t n = 0; n < kBatch; ++n)
       for (int64_t c = 0; c < kChannels; ++c)
@@ -394,10 +396,10 @@ void test_enqueue() {
     Dtype dtype;
     int64_t step;
   };
-  for (const Case& each : std::initializer_list<Case>{
-           {DataType::kHALF, TensorFormat::kLINEAR, Dtype::float16, 20},
-           {DataType::kHALF, TensorFormat::kHWC8, Dtype::float16, 8},
-           {DataType::kBF16, TensorFormat::kHWC8, Dtype::bfloat16, 8}}) {
+  for (const Case& each :
+       std::initializer_list<Case>{{DataType::kHALF, TensorFormat::kLINEAR, Dtype::float16, 20},
+                                   {DataType::kHALF, TensorFormat::kHWC8, Dtype::float16, 8},
+                                   {DataType::kBF16, TensorFormat::kHWC8, Dtype::bfloat16, 8}}) {
     const PluginTensorDesc descriptions[] = {tensor({3, 8, 4, 5}, each.type, each.format),
                                              tensor({8}), tensor({8})};
     const void* inputs[] = {&logger, scale, bias};

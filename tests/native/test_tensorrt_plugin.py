@@ -9,14 +9,16 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
-from fastmrigan.errors import ModelRefused
-from fastmrigan.export.plugin import DOMAIN, OPERATOR, VERSION
-from fastmrigan.export.tensorrt import EngineOptions, build_engine
+from fastmrigan.export.plugin import DOMAIN, OPERATOR, VERSION, swap_in
 from fastmrigan.runtime.tensorrt_plugin import LIBRARY
 
 pytestmark = pytest.mark.slow
@@ -32,8 +34,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a build for one architecture."""
     headers = os.environ.get("TENSORRT_INCLUDE_DIR")
     if headers is None:
-        pytest.skip("no TensorRT headers: name the folder of NvInferRuntime.h with "
-                    "TENSORRT_INCLUDE_DIR (the include folder of github.com/NVIDIA/TensorRT)")
+        pytest.skip(
+            "no TensorRT headers: name the folder of NvInferRuntime.h with "
+            "TENSORRT_INCLUDE_DIR (the include folder of github.com/NVIDIA/TensorRT)"
+        )
     if shutil.which(os.environ.get("CUDACXX", "nvcc")) is None:
         pytest.skip("no nvcc: put it on the PATH or name it with CUDACXX")
     folder = tmp_path_factory.mktemp("plugin")
@@ -115,3 +119,48 @@ def test_the_registry_makes_it(package: str, library: Path) -> None:
     assert told["made"] == [name] * len(GOOD) + [None] * len(WRONG)
     for text in WRONG:
         assert f"{OPERATOR} 'norm1': {text}" in done.stdout + done.stderr
+
+
+def swapped() -> onnx.ModelProto:
+    """x [N, 2, 4, 4] through our operator, with a leaky ReLU."""
+    value = partial(helper.make_tensor_value_info, elem_type=TensorProto.FLOAT)
+    nodes = [
+        helper.make_node("InstanceNormalization", ["x", "scale", "shift"], ["n"]),
+        helper.make_node("LeakyRelu", ["n"], ["y"], alpha=0.2),
+    ]
+    weights = [numpy_helper.from_array(np.ones(2, np.float32), n) for n in ("scale", "shift")]
+    shape = ["N", 2, 4, 4]
+    graph = helper.make_graph(
+        nodes, "norm", [value("x", shape=shape)], [value("y", shape=shape)], weights
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    assert swap_in(model) == 1
+    return model
+
+
+PARSE = """
+import sys
+import tensorrt_rtx as trt
+log = trt.Logger(trt.Logger.INFO)
+builder = trt.Builder(log)
+builder.get_plugin_registry().load_library(sys.argv[1])
+network = builder.create_network()  # kept: the parser does not
+parser = trt.OnnxParser(network, log)
+parser.parse(open(sys.argv[2], "rb").read())
+"""
+
+
+def test_the_parser_makes_it_of_the_swapped_graph(library: Path, tmp_path: Path) -> None:
+    """tensorrt-rtx's parser is the one at hand. It makes the plugin, fields and all; then it ends
+    the process, since its networks have no plugin layer (hence no check of the exit status)."""
+    if find_spec("tensorrt_rtx") is None:
+        pytest.skip("tensorrt_rtx absent: pip install tensorrt-rtx")
+    graph = tmp_path / "graph.onnx"
+    graph.write_bytes(swapped().SerializeToString())
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE, library, graph], capture_output=True, text=True
+    )
+    said = done.stdout + done.stderr
+    assert f"plugin: {OPERATOR}, plugin_version: {VERSION}, plugin_namespace: {DOMAIN}" in said
+    assert f"Successfully created plugin: {OPERATOR}" in said
+    assert "not found in plugin node" not in said  # an attribute that the plugin asks for

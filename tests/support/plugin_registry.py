@@ -21,7 +21,9 @@ def field(trt: Any, name: str, kind: str, value: Any) -> Any:
     if kind == "text":
         data = np.frombuffer(value.encode(), np.int8)
         return trt.PluginField(name, data, trt.PluginFieldType.CHAR)
-    return trt.PluginField(name, np.array([value], kind), getattr(trt.PluginFieldType, kind.upper()))
+    return trt.PluginField(
+        name, np.array([value], kind), getattr(trt.PluginFieldType, kind.upper())
+    )
 
 
 def main(package: str, library: str, lists: str) -> None:
