@@ -197,6 +197,20 @@ def test_a_cast_that_others_read_stays() -> None:
     np.testing.assert_allclose(got, expected, rtol=2**-9, atol=2**-7)
 
 
+def test_casts_to_another_type_stay() -> None:
+    """From float16 to bfloat16: our operator's input and output have one type."""
+    to = {"c.low": TensorProto.FLOAT16, "c.float": TensorProto.FLOAT, "n.low": TensorProto.BFLOAT16}
+    model = chain(
+        node("Cast", "c", "c.low", to=to["c.low"]),
+        node("Cast", "c.low", "c.float", to=to["c.float"]),
+        norm("c.float"),
+        node("Cast", "n", "n.low", to=to["n.low"]),
+        node("Cast", "n.low", "y", to=TensorProto.FLOAT),
+    )
+    assert swap_in(model) == 1
+    assert operators(model) == ["Conv", "Cast", "Cast", OPERATOR, "Cast", "Cast"]
+
+
 def two(left: str, right: str) -> onnx.NodeProto:
     return helper.make_node("Add", [left, right], ["y"])
 
