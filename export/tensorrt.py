@@ -131,7 +131,7 @@ def sidecar(
     engine: bytes,
     options: EngineOptions,
     told: dict[str, str],
-    plugin: dict[str, str | int] | None,
+    plugin: dict[str, str | int] | None = None,
 ) -> dict[str, Any]:
     """What must hold before the engine is deserialised, and what it does."""
     facts = model.metadata
