@@ -7,8 +7,8 @@ on --model (a translating model file; ResNet-9 with seeded weights where none is
 times as long. Both sides take a caller's pixels in and give a caller's pixels out, in turn within
 one process; ours checks them for NaN too. `benchmark_app -api sync -hint latency` then takes turns
 with the same program on the same file, process by process, and at most 1.08 is the bar again; it
-takes all cores, so --threads leaves it out. Needs what `export` needs, cmake and a compiler. Exits 6
-over a bar.
+takes all cores, so --threads leaves it out. Needs what `export` needs, cmake and a compiler. Exits
+6 over a bar.
 
 --backend onnxruntime (default: openvino) needs ONNXRUNTIME_INCLUDE_DIR in the environment: the
 folder of its C header. benchmark_app is OpenVINO's, and left out then.
