@@ -19,11 +19,11 @@ from typing import Any
 import fastmrigan
 from fastmrigan.errors import MissingDependency, ModelRefused, UsageError
 from fastmrigan.files import beside, write_whole
+from fastmrigan.runtime.engine_file import KIND, SCHEMA_VERSION, SUFFIX, rendered, sidecar_path
 from fastmrigan.runtime.model_file import OUTPUT_NAME, ModelFile, read_model_file
 
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 BUCKETS = (1, 4, 8, 16, 32)  # slices a call; a smaller batch is filled up to the next
-KIND, SCHEMA_VERSION = "fastmrigan-engine", 1
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def build_engine(model_path: Path, out: Path, options: EngineOptions) -> dict[st
     sidecar_path(out).unlink(missing_ok=True)  # of an older engine, which it would not fit
     write_whole(out, engine)
     out.chmod(0o600)
-    write_whole(sidecar_path(out), (json.dumps(document, indent=1) + "\n").encode())
+    write_whole(sidecar_path(out), rendered(document))
+    sidecar_path(out).chmod(0o600)
     return document
 
 
@@ -72,7 +73,7 @@ def check(options: EngineOptions, out: Path) -> None:
     """Raises UsageError for options that cannot be."""
     if options.engine not in PACKAGES:
         raise UsageError(f"--engine {options.engine!r}: choose one of {', '.join(PACKAGES)}")
-    if out.suffix != ".engine":
+    if out.suffix != SUFFIX:
         raise UsageError(f"{out}: an engine's name ends in .engine; use --out {out.stem}.engine")
     buckets = options.buckets
     if not buckets or min(buckets) < 1 or list(buckets) != sorted(set(buckets)):
@@ -142,7 +143,3 @@ def sidecar(
         "model": facts.model_dump(mode="json"),
         "fastmrigan": fastmrigan.__version__,
     }
-
-
-def sidecar_path(engine: Path) -> Path:
-    return engine.with_name(engine.name + ".json")

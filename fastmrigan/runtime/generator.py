@@ -10,8 +10,9 @@ import numpy as np
 from fastmrigan.errors import ModelRefused, UsageError
 from fastmrigan.runtime.backends import BackendOptions, choose, open_backend
 from fastmrigan.runtime.backends.base import Float32, reason
+from fastmrigan.runtime.engine_file import EngineFile, read_model
 from fastmrigan.runtime.latents import normal_latents
-from fastmrigan.runtime.model_file import ModelFile, read_model_file
+from fastmrigan.runtime.model_file import ModelFile
 
 MAX_BATCH = 4096  # slices a call; more gains nothing and may not fit into memory
 
@@ -26,7 +27,7 @@ class Generator:
 
     def __init__(
         self,
-        model: ModelFile,
+        model: ModelFile | EngineFile,
         *,
         backend: str = "auto",
         precision: str = "auto",
@@ -37,7 +38,7 @@ class Generator:
             raise UsageError(f"batch {batch}: expected 1 to {MAX_BATCH:,}")
         if threads is not None and threads < 1:
             raise UsageError(f"threads {threads}: expected at least 1")
-        name, self.reason = choose(backend)
+        name, self.reason = choose(backend, isinstance(model, EngineFile))
         self.model = model
         self.metadata = model.metadata
         self.batch = batch
@@ -106,14 +107,15 @@ def load(
     threads: int | None = None,
     batch: int = 64,
 ) -> Generator:
-    """Opens a model file.
+    """Opens a model file, or a TensorRT engine (.engine) with its sidecar.
 
-    backend: auto, openvino, onnxruntime or onnxruntime-cuda. precision: auto, fp32 or bf16; auto
+    backend: auto, openvino, onnxruntime or onnxruntime-cuda; for an engine auto or tensorrt, which
+    runs in what it was built in. precision: auto, fp32 or bf16; auto
     takes bf16 only where the processor has it and the model file records at least 45 dB for it. A
     file exported in bf16, fp16 or int8 runs in that alone, and auto means it.
     batch: slices a call. threads: None takes what this process may use.
     Raises UsageError, MissingDependency or ModelRefused.
     """
     return Generator(
-        read_model_file(path), backend=backend, precision=precision, threads=threads, batch=batch
+        read_model(path), backend=backend, precision=precision, threads=threads, batch=batch
     )

@@ -24,12 +24,13 @@ from fastmrigan.progress import Progress
 from fastmrigan.runtime.backends import BACKENDS, Backend, BackendOptions, installed, open_backend
 from fastmrigan.runtime.backends.base import Float32
 from fastmrigan.runtime.cold_start import cold_starts
+from fastmrigan.runtime.engine_file import EngineFile, read_model
 from fastmrigan.runtime.generator import Generator
 from fastmrigan.runtime.latency_figures import jitter, mean, median, percentiles
 from fastmrigan.runtime.latents import normal_latents
 from fastmrigan.runtime.loops import SystemClock, Turn, closed_loop, open_loop
 from fastmrigan.runtime.machine import cpu_seconds, machine, peak_memory_mb
-from fastmrigan.runtime.model_file import ModelFile, ModelMetadata, read_model_file
+from fastmrigan.runtime.model_file import ModelFile, ModelMetadata
 
 SCHEMA_VERSION = 2
 KIND = "fastmrigan-bench"
@@ -82,7 +83,7 @@ def bench(path: Path, options: BenchOptions) -> dict[str, Any]:
     engines make different slices.
     """
     check(options)
-    model = read_model_file(path)
+    model = read_model(path)
     names, left_out = usable_backends(model, options)
     began = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     rows = len(names) * len(options.scopes) * len(options.loops)
@@ -145,7 +146,9 @@ def check(options: BenchOptions) -> None:
             )
 
 
-def usable_backends(model: ModelFile, options: BenchOptions) -> tuple[list[str], dict[str, str]]:
+def usable_backends(
+    model: ModelFile | EngineFile, options: BenchOptions
+) -> tuple[list[str], dict[str, str]]:
     """The backends to measure, and why each other one is left out.
 
     Named ones must run, or their error is raised; left to choose, every one that runs here is taken
@@ -178,7 +181,7 @@ def usable_backends(model: ModelFile, options: BenchOptions) -> tuple[list[str],
 
 
 def measure(
-    model: ModelFile,
+    model: ModelFile | EngineFile,
     names: Sequence[str],
     batch: int,
     threads: int | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from importlib import metadata
 from typing import Any, ClassVar
 
@@ -11,6 +12,8 @@ import numpy as np
 from fastmrigan.errors import UsageError
 from fastmrigan.runtime.backends.base import Backend, BackendOptions, Float32, GraphFile
 from fastmrigan.runtime.machine import processor
+
+RECORD_NODES = "session.record_ep_graph_assignment_info"  # ONNX Runtime 1.24 and later
 
 
 class OnnxRuntimeBackend(Backend):
@@ -38,12 +41,19 @@ class OnnxRuntimeBackend(Backend):
         self.threads = options.threads or len(os.sched_getaffinity(0))
         settings.intra_op_num_threads = self.threads
         settings.log_severity_level = 4  # its errors come as exceptions
+        settings.add_session_config_entry(RECORD_NODES, "1")
         self._session: Any = ort.InferenceSession(model.data, settings, providers=[self.provider])
         self._session.disable_fallback()
         if self._session.get_providers()[0] != self.provider:
             raise UsageError(
                 f"backend {self.name}: ONNX Runtime could not start {self.provider}; check the "
                 "driver and the CUDA libraries it needs"
+            )
+        self.nodes = nodes_per_provider(self._session)
+        if self.nodes and not self.nodes[self.provider]:
+            raise UsageError(
+                f"backend {self.name}: ONNX Runtime runs no node of {model.path} on {self.provider}"
+                "; take another backend"
             )
         self.version = ort.__version__
         self.device = self.device_name()
@@ -54,6 +64,10 @@ class OnnxRuntimeBackend(Backend):
 
     def device_name(self) -> str:
         return processor()
+
+    def describe(self) -> dict[str, str | int]:
+        told = ", ".join(f"{provider} {count}" for provider, count in sorted(self.nodes.items()))
+        return {**super().describe(), **({"nodes": told} if told else {})}
 
     def run(self, x: Float32) -> Float32:
         return np.asarray(self._session.run(None, {self._input: x})[0])
@@ -69,6 +83,17 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
 
     def device_name(self) -> str:
         return "CUDA device 0"
+
+
+def nodes_per_provider(session: Any) -> Counter[str]:
+    """How many nodes of the graph each provider runs; empty before ONNX Runtime 1.24, which does
+    not tell. With CUDA, the CPU may have some: ONNX Runtime computes shapes there."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return Counter()
+    nodes: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        nodes[part.ep_name] += len(part.get_nodes())
+    return nodes
 
 
 def missing_provider(provider: str) -> str:
