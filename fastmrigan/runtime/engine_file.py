@@ -24,6 +24,7 @@ from fastmrigan.runtime.model_file import ModelFile, ModelMetadata, read_model_f
 
 KIND, SCHEMA_VERSION = "fastmrigan-engine", 1
 SUFFIX = ".engine"
+PACKAGE = "tensorrt"  # whose engines the runtime runs
 SEAL = "sidecar_sha256"  # over the sidecar as it would be written without it
 LARGEST_SIDECAR = 1 << 20  # bytes; they have a few thousand
 # Built version-compatible, an engine runs on later versions of its major, and on these besides
@@ -206,6 +207,16 @@ def check_size(path: Path, size: int, expected: int) -> None:
         raise ModelRefused(
             f"{path}: has {'less' if size < expected else 'more'} than the {expected:,} bytes that "
             "its sidecar states: damaged or altered; build it again"
+        )
+
+
+def check_package(engine: EngineFile) -> None:
+    """Raises ModelRefused where another package built the engine than the one that runs it."""
+    package = engine.sidecar.package
+    if package != PACKAGE:
+        raise ModelRefused(
+            f"{engine.path}: was built by {package}, and engines of {PACKAGE} alone are run here; "
+            f"build one with `fastmrigan export --engine {PACKAGE}`"
         )
 
 

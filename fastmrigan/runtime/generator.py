@@ -38,7 +38,7 @@ class Generator:
             raise UsageError(f"batch {batch}: expected 1 to {MAX_BATCH:,}")
         if threads is not None and threads < 1:
             raise UsageError(f"threads {threads}: expected at least 1")
-        name, self.reason = choose(backend, isinstance(model, EngineFile))
+        name, self.reason = choose(backend, model)
         self.model = model
         self.metadata = model.metadata
         self.batch = batch

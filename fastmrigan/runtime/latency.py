@@ -152,16 +152,17 @@ def usable_backends(
     """The backends to measure, and why each other one is left out.
 
     Named ones must run, or their error is raised; left to choose, every one that runs here is taken
-    and the rest come back with their reason.
+    and the rest come back with their reason. An engine file names its own.
     """
     setting = BackendOptions(1, options.precision, options.threads[0])
-    if options.backends:
-        for name in options.backends:
+    named = options.backends or (("tensorrt",) if isinstance(model, EngineFile) else ())
+    if named:
+        for name in named:
             if not installed(name):
                 cls = BACKENDS[name]
                 raise MissingDependency(cls.package, cls.extra, f"backend {name}")
             open_backend(model, name, setting)
-        return list(dict.fromkeys(options.backends)), {}
+        return list(dict.fromkeys(named)), {}
     names, left_out = [], {}
     for name, cls in BACKENDS.items():
         if not installed(name):

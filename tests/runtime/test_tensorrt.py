@@ -251,10 +251,13 @@ def test_every_check_comes_before_tensorrt(engine, world, monkeypatch, case):
     assert world.calls == []
 
 
-def test_an_engine_of_another_package_is_refused(write_model, world):
+def test_an_engine_of_another_package_is_refused_before_tensorrt_is_asked_for(write_model):
     path = write_engine(write_model(), package="tensorrt_rtx")
-    with pytest.raises(ModelRefused, match="was built by tensorrt_rtx, and this backend runs"):
-        load(path)
+    for backend in ("auto", "tensorrt"):
+        with pytest.raises(
+            ModelRefused, match="was built by tensorrt_rtx, and engines of tensorrt"
+        ):
+            load(path, backend)
 
 
 def test_where_no_file_tells_the_version_the_module_does(engine, world, monkeypatch):
@@ -329,8 +332,9 @@ def test_host_code_only_where_the_engine_brings_its_own_runtime(write_model, wor
 def test_bench_takes_it_for_an_engine_alone(engine, world, monkeypatch, write_model):
     monkeypatch.setattr("fastmrigan.runtime.latency.installed", lambda name: True)
     names, left_out = usable_backends(read_model(engine), BenchOptions())
-    assert names == ["tensorrt"]
-    assert "runs model files" in left_out["openvino"]
+    assert (names, left_out) == (["tensorrt"], {})
+    with pytest.raises(UsageError, match="backend openvino: runs model files, and"):
+        usable_backends(read_model(engine), BenchOptions(("openvino",)))
     _, left_out = usable_backends(read_model(write_model()), BenchOptions())
     assert "is a model file; build one" in left_out["tensorrt"]
 

@@ -14,7 +14,7 @@ from fastmrigan.runtime.backends.base import Backend, BackendOptions, GraphFile,
 from fastmrigan.runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeCudaBackend
 from fastmrigan.runtime.backends.openvino import OpenVINOBackend
 from fastmrigan.runtime.backends.tensorrt import TensorRTBackend
-from fastmrigan.runtime.engine_file import EngineFile
+from fastmrigan.runtime.engine_file import EngineFile, check_package
 
 __all__ = ["AUTO", "BACKENDS", "Backend", "BackendOptions", "choose", "installed", "open_backend"]
 
@@ -32,11 +32,13 @@ def installed(name: str) -> bool:
     return find_spec(BACKENDS[name].package) is not None
 
 
-def choose(name: str, engine_file: bool = False) -> tuple[str, str]:
+def choose(name: str, model: GraphFile | None = None) -> tuple[str, str]:
     """The backend that `name` means for a model or an engine file, and why, in a few words."""
     why = "asked for"
-    if name == "auto" and engine_file:
-        name, why = "tensorrt", "auto: an engine file runs on nothing else"
+    if isinstance(model, EngineFile):
+        check_package(model)  # before anybody installs a package that would not run it
+        if name == "auto":
+            name, why = "tensorrt", "auto: an engine file runs on nothing else"
     if name != "auto":
         if name not in BACKENDS:
             known = ", ".join(("auto", *BACKENDS))

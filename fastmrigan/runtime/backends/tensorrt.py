@@ -18,8 +18,10 @@ from fastmrigan.runtime.backends.tensorrt_cuda import CudaStream, cuda_runtime
 from fastmrigan.runtime.backends.tensorrt_package import logger, version_on_disk
 from fastmrigan.runtime.cuda_driver import first_device
 from fastmrigan.runtime.engine_file import (
+    PACKAGE,
     EngineFile,
     check_device,
+    check_package,
     check_precision,
     check_version,
 )
@@ -48,7 +50,7 @@ class TensorRTBackend(Backend):
     """
 
     name = "tensorrt"
-    package = "tensorrt"
+    package = PACKAGE
     extra = "gpu"
     precisions: ClassVar[tuple[str, ...]] = ()  # an engine file's own, and no .onnx file's
     typed: ClassVar[tuple[str, ...]] = ()
@@ -104,12 +106,7 @@ class TensorRTBackend(Backend):
                 f"backend tensorrt: runs engines, and {model.path} is a model file; build one with "
                 f"`fastmrigan export {model.path} --engine tensorrt --out NAME.engine`"
             )
-        package = model.sidecar.package
-        if package != self.package:
-            raise ModelRefused(
-                f"{model.path}: was built by {package}, and this backend runs engines by "
-                f"{self.package} alone; build one with `fastmrigan export --engine tensorrt`"
-            )
+        check_package(model)
         check_precision(model, options.precision)
         if options.threads is not None:
             raise UsageError(
