@@ -156,6 +156,29 @@ def test_refused(engine, case):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("size", [0, 4095, 4097])
+def test_a_size_is_wrong_before_the_engine_is_read(engine, size):
+    os.truncate(engine, size)
+    with pytest.raises(ModelRefused, match="than the 4,096 bytes that its sidecar states"):
+        read_engine_file(engine)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda p: os.truncate(p, 4000), "has less than the 4,096 bytes"),
+        (lambda p: os.truncate(p, 5000), "has more than the 4,096 bytes"),
+        (lambda p: p.chmod(0o602), "others may write to it"),
+        (lambda p: p.write_bytes(bytes(4096)), "is not the engine that was built"),
+    ],
+)
+def test_what_changes_after_the_sidecar_was_read_is_found(engine, change, text):
+    file = read_engine_file(engine)
+    change(engine)
+    with pytest.raises(ModelRefused, match=text):
+        file.data  # noqa: B018 (what it raises is what is tested)
+
+
 def test_absent_engine_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match=r"x\.engine: cannot read the engine file: No such file"):
         read_engine_file(tmp_path / "x.engine")

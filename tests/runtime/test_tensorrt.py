@@ -154,6 +154,8 @@ def test_a_call_that_fails_is_one_line_and_leaves_nothing(engine, world, call, t
         load(engine, batch=5)
     assert "\n" not in str(refused.value)
     assert world.counted[call] >= time  # the call that failed was met
+    assert not world.memory  # at once, not when somebody lets go of the error
+    assert not world.streams
     del refused
     gc.collect()
     assert world.nothing_left()

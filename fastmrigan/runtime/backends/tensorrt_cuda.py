@@ -72,13 +72,12 @@ class CudaStream:
         return address
 
     def pinned(self, shape: tuple[int, ...]) -> Float32:
-        """Zeros of host memory that the device copies without a detour."""
+        """Host memory that the device copies without a detour, with anything in it."""
         count = int(np.prod(shape))
         address: int = self._call("cudaMallocHost", count * np.dtype(np.float32).itemsize)
         self._give_back("cudaFreeHost", address)
-        array = np.ctypeslib.as_array((ctypes.c_float * count).from_address(address)).reshape(shape)
-        array[:] = 0
-        return array
+        memory = (ctypes.c_float * count).from_address(address)
+        return np.ctypeslib.as_array(memory).reshape(shape)
 
     def copy_in(self, device: int, host: Float32) -> None:
         """Enqueues a copy of pinned memory to the device."""
