@@ -33,13 +33,16 @@ def child(arguments: list[str]) -> None:
 
 def build(job: dict[str, Any]) -> dict[str, str]:
     """job: package, model, engine (paths), buckets, compute ("8.9" or None), version_compatible,
-    timing_cache (a path or None). Returns version and compute capability."""
+    timing_cache and plugin (paths or None). Returns version and compute capability."""
     here = compute_capability()
     if job["compute"] is None and here is None:  # TensorRT returns garbage without a driver
         raise Refused("no CUDA driver or device here, and the engine is built for the one it finds")
     trt = import_module(job["package"])
     log = logger(trt)
     builder = trt.Builder(log)
+    if job["plugin"] and builder.get_plugin_registry().load_library(job["plugin"]) is None:
+        reason = "; ".join(log.errors) or "no reason given"
+        raise Refused(f"the plugin {job['plugin']} cannot be loaded: {reason}")
     network = builder.create_network(strongly_typed(trt))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(Path(job["model"]).read_bytes()):
