@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -161,3 +161,25 @@ def identity(folder: Path, size: int) -> ModelFile:
     path = folder / "identity.onnx"
     path.write_bytes(with_metadata(model, metadata.model_dump(mode="json")))
     return read_model_file(path)
+
+
+def products(side: int, count: int) -> Graph:
+    """`count` products in a row with matrices [side, side] that are known when an engine compiles
+    it, so that it may pack them once, and one with [side, 16], so that little is copied out."""
+    draws = np.random.default_rng(SEED)
+    nodes, constants, last = [], [], "x"
+    for i in range(count + 1):
+        shape = (side, side if i < count else 16)
+        matrix = draws.normal(0, side**-0.5, shape).astype(np.float32)
+        constants.append(numpy_helper.from_array(matrix, f"w{i}"))
+        nodes.append(helper.make_node("MatMul", [last, f"w{i}"], [f"y{i}"]))
+        last = f"y{i}"
+    graph = helper.make_graph(
+        nodes,
+        "products",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", side])],
+        [helper.make_tensor_value_info(last, TensorProto.FLOAT, ["batch", 16])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return Graph(Path("products.onnx"), model.SerializeToString())

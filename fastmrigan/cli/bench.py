@@ -35,6 +35,13 @@ def bench(
         ),
     ] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="latency (one call at a time on all threads), throughput (several at once), or "
+            "both, comma-separated."
+        ),
+    ] = "latency",
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for bench.json and bench.png [default: NAME-bench]."),
@@ -54,9 +61,9 @@ def bench(
 ) -> None:
     """Measure cold start, latency and throughput of a model file on this machine.
 
-    Backends take turns within one run. Calls are timed one after another and, with --rate, as they
-    arrive; at the engine (latents or slices in, slices out) and end to end; the cold start in
-    fresh processes.
+    Backends take turns within one run. Calls are timed one after another (in --mode throughput
+    several at once) and, with --rate, as they arrive; at the engine (latents or slices in, slices
+    out) and end to end; the cold start in fresh processes.
     """
     import json
     from importlib.util import find_spec
@@ -95,6 +102,7 @@ def bench(
         scopes=tuple(dict.fromkeys(part.strip() for part in scope.split(","))),
         rates=rates(rate) if rate else (),
         precision=precision,
+        modes=tuple(dict.fromkeys(part.strip() for part in mode.split(","))),
     )
     latency.check(options)
     read_model(model)  # refused here, before a folder is made for it

@@ -45,15 +45,23 @@ Precision = Annotated[
 ]
 Batch = Annotated[int, typer.Option(help="Slices an engine call.")]
 Threads = Annotated[int | None, typer.Option(help="Default: all this process may use.")]
+Mode = Annotated[
+    str,
+    typer.Option(
+        help="throughput (several engine calls at once, each on its share of the threads) or "
+        "latency (one at a time). Last bits may differ between the two: a job goes on in its own."
+    ),
+]
 
 
 def engine_line(generator: Generator) -> str:
     engine = generator.backend
     why = f" ({engine.why_precision})" if engine.why_precision else ""
-    nodes = engine.describe().get("nodes")
+    nodes = "".join(f"; {count} nodes on {name}" for name, count in engine.nodes().items())
     return (
-        f"{engine.name} {engine.version} in {engine.precision}{why} on {engine.device}, "
-        f"{engine.threads} threads ({generator.reason})" + (f"; nodes: {nodes}" if nodes else "")
+        f"{engine.name} {engine.version} in {engine.precision}{why} on {engine.device}, for "
+        f"{engine.mode}: threads {engine.threads}, streams {engine.streams}, "
+        f"{'pinned' if engine.pinning else 'not pinned'}{nodes} ({generator.reason})"
     )
 
 

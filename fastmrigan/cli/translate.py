@@ -30,6 +30,7 @@ def translate(
     precision: bulk.Precision = "auto",
     batch: bulk.Batch = 8,
     threads: bulk.Threads = None,
+    mode: bulk.Mode = "throughput",
 ) -> None:
     """Translate prepared slices in bulk: slice i of the output is input i, resumable at any moment.
 
@@ -50,7 +51,9 @@ def translate(
     mismatch = contrast_mismatch(file, dataset)
     if mismatch is not None:
         print(f"warning: {mismatch}", file=sys.stderr)
-    generator = Generator(file, backend=backend, precision=precision, threads=threads, batch=batch)
+    generator = Generator(
+        file, backend=backend, precision=precision, threads=threads, batch=batch, mode=mode
+    )
     print(bulk.engine_line(generator))
     result = run_translation(generator, dataset, output, split=split, label=label)
     print(bulk.result_line(out, result))

@@ -96,7 +96,7 @@ def child(began: int, arguments: list[str]) -> None:
     if model.metadata.task == "sample":
         generator.sample(1)
     else:
-        from fastmrigan.runtime.latency import bench_input
+        from fastmrigan.runtime.latency_rows import bench_input
 
         generator.translate(bench_input(model.metadata, 1)[:, 0])
     marks.append(time.monotonic_ns())

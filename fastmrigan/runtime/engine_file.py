@@ -32,6 +32,16 @@ LARGEST_SIDECAR = 1 << 20  # bytes; they have a few thousand
 ACROSS_MAJORS = {10: 11}
 
 
+class Plugin(BaseModel):
+    """What must be loaded before the engine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    library: str  # file name
+    sha256: str
+    instance_norms: int  # that it makes
+
+
 class Sidecar(BaseModel):
     """NAME.engine.json, without its seal."""
 
@@ -52,6 +62,7 @@ class Sidecar(BaseModel):
     model_sha256: str  # of the model file it was built from
     model: ModelMetadata  # that file's metadata
     fastmrigan: str  # version that wrote it
+    plugin: Plugin | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -54,11 +54,12 @@ def translate(
     slices = open_array(dataset.path, "slices.npy", dataset.info)  # uint16 [all, H, W], on disk
     fingerprint = dataset.info.fingerprint
 
-    def batches(shard: Shard) -> Iterator[Float32]:
-        end = shard.first + shard.count
-        for start in range(shard.first, end, generator.batch):
-            part = selected[start : min(start + generator.batch, end)]
-            yield generator.translate(to_float(slices[part]))  # [<= batch, H, W]
+    def inputs(shards: Sequence[Shard]) -> Iterator[Float32]:
+        for shard in shards:
+            end = shard.first + shard.count
+            for start in range(shard.first, end, generator.batch):
+                part = selected[start : min(start + generator.batch, end)]
+                yield to_float(slices[part])  # [<= batch, H, W]
 
     sources = Sources(
         fingerprint,
@@ -70,7 +71,7 @@ def translate(
         command="translate",
         task="translate",
         count=len(selected),
-        batches=batches,
+        batches=lambda shards: generator.translate_all(inputs(shards)),
         origin=Origin(
             None,
             generator.model.sha256,

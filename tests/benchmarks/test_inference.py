@@ -7,8 +7,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 pytest.importorskip("onnxscript", reason="the models are made by export")
 
@@ -21,6 +23,7 @@ from fastmrigan.models.dcgan import DcganGenerator
 from fastmrigan.models.resnet import ResnetGenerator
 from fastmrigan.models.unet import UnetGenerator
 from fastmrigan.ops import FusedInstanceNorm2d
+from fastmrigan.runtime import load
 
 TINY = {
     "ResNet-9": lambda: ResnetGenerator(size=32, width=4, blocks=2),
@@ -90,6 +93,20 @@ def test_a_row_and_a_wrong_one(monkeypatch, capsys, quick):
     assert "times" not in found
 
 
+def test_the_limit_computes_products(monkeypatch):
+    monkeypatch.setitem(inference.ENGINES, inference.TAKEN, ("openvino", "fp32"))
+    monkeypatch.setattr(inference, "PRODUCT", 32)
+    monkeypatch.setattr(inference, "PRODUCTS", 3)
+    call, operations = inference.limit(1)
+    graph = onnx.load_from_string(models.products(32, 3).data)
+    y = np.random.default_rng(0).standard_normal((32, 32), dtype=np.float32)
+    for matrix in graph.graph.initializer:
+        y = y @ numpy_helper.to_array(matrix)
+    np.testing.assert_allclose(call(), y, atol=1e-4)
+    assert y.shape == (32, 16)
+    assert operations == 3 * 2 * 32 * 32 * 32
+
+
 def test_wrapper_on_the_identity_model(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(inference, "IDENTITY", 16)
     found = inference.wrapper(tmp_path, OPTIONS)
@@ -97,7 +114,9 @@ def test_wrapper_on_the_identity_model(tmp_path: Path, monkeypatch):
     assert found["added_us"]["bare"] == 0
     assert found["met"] == (found["added_us"]["generator"] <= 50)
     x = models.inputs(None, 16, 1)
-    call = inference.bare_call(models.identity(tmp_path, 16), x, 1)
+    model = models.identity(tmp_path, 16)
+    properties = load(model.path, "openvino", batch=1, threads=1).backend.properties
+    call = inference.bare_call(model, x, properties)
     assert np.array_equal(call()[0], x)
 
 

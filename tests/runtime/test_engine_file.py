@@ -141,7 +141,7 @@ WRONG = {
     "no seal": (unsealed, r"is not as it was written \(sidecar_sha256 does not hold\)"),
     "another fact": (relabelled, r"is not as it was written \(sidecar_sha256 does not hold\)"),
     "a fact less": (lambda p: changed(p, buckets=None), "is wrong at buckets: Field required"),
-    "a fact more": (lambda p: changed(p, plugin="x.so"), "is wrong at plugin: Extra inputs are"),
+    "a fact more": (lambda p: changed(p, driver="x.so"), "is wrong at driver: Extra inputs are"),
     "no batches": (lambda p: changed(p, buckets=[]), "is wrong at buckets"),
     "another engine": (lambda p: changed(p, engine_sha256="0" * 64), "is not the engine that was"),
 }

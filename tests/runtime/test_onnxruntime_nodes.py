@@ -19,8 +19,8 @@ def test_every_node_on_the_cpu(write_model):
     if not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
         pytest.skip("this ONNX Runtime is older than 1.24 and does not tell")
     generator = load(write_model(), "onnxruntime")
-    assert generator.backend.describe()["nodes"] == f"{CPU} 3"  # MatMul, Tanh, Reshape
-    assert engine_line(generator).endswith(f"; nodes: {CPU} 3")
+    assert generator.backend.describe()["nodes"] == {CPU: 3}  # MatMul, Tanh, Reshape
+    assert f"; 3 nodes on {CPU}" in engine_line(generator)
 
 
 def session(providers: list[str], assigned: list[tuple[str, int]] | None) -> type:
@@ -49,15 +49,15 @@ def session(providers: list[str], assigned: list[tuple[str, int]] | None) -> typ
 @pytest.mark.parametrize(
     ("providers", "assigned", "nodes"),
     [
-        ([CUDA, CPU], [(CUDA, 1), (CPU, 1), (CUDA, 4)], f"{CPU} 1, {CUDA} 5"),
-        ([CUDA, CPU], [(CUDA, 3)], f"{CUDA} 3"),
-        ([CUDA, CPU], None, None),  # ONNX Runtime before 1.24
+        ([CUDA, CPU], [(CUDA, 1), (CPU, 1), (CUDA, 4)], {CPU: 1, CUDA: 5}),
+        ([CUDA, CPU], [(CUDA, 3)], {CUDA: 3}),
+        ([CUDA, CPU], None, {}),  # ONNX Runtime before 1.24
     ],
 )
 def test_nodes_with_cuda(write_model, monkeypatch, providers, assigned, nodes):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
     monkeypatch.setattr(onnxruntime, "InferenceSession", session(providers, assigned))
-    assert load(write_model(), "onnxruntime-cuda").backend.describe().get("nodes") == nodes
+    assert load(write_model(), "onnxruntime-cuda").backend.describe()["nodes"] == nodes
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ and that every check comes before the first of them.
 from __future__ import annotations
 
 import gc
+import hashlib
 import inspect
 import os
 import sys
@@ -93,6 +94,13 @@ def test_one_bucket_call_by_call(engine, world):
     ]
 
 
+def test_without_a_batch_the_engines_own_buckets_are_taken(engine, world):
+    generator = load(engine)
+    assert generator.buckets == BUCKETS
+    assert generator.sample(6, seed=1).shape == (6, 16, 16)
+    assert generator.backend._buckets.keys() == {1, 4}
+
+
 def test_what_a_longer_batch_left_does_not_show(engine, world):
     backend = load(engine, batch=4).backend
     x = normal_latents(1, 0, 4, tiny.LATENT)
@@ -175,7 +183,7 @@ def test_a_failure_while_running_is_one_line_and_leaves_nothing(engine, world, c
     held = len(world.memory)
     world.fail[call] = world.counted[call] + 1
     with pytest.raises(ModelRefused, match=rf"tiny\.engine: tensorrt cannot run it: {call}: out "):
-        generator._run(normal_latents(0, 0, batch, tiny.LATENT))
+        generator._begin(normal_latents(0, 0, batch, tiny.LATENT), batch)
     gc.collect()
     assert len(world.memory) == held
     expected = np.tanh(normal_latents(1, 0, 4, tiny.LATENT) @ tiny.weights())
@@ -319,7 +327,11 @@ def test_what_it_says_of_itself(write_model, world, precision, parity, expected)
         "version": VERSION,
         "device": "Stand-in GPU",
         "precision": precision,
+        "mode": "latency",  # the device is one: modes are the CPU's
+        "streams": 1,
         "threads": 1,
+        "pinning": False,
+        "nodes": {},
     }
 
 
@@ -329,6 +341,36 @@ def test_host_code_only_where_the_engine_brings_its_own_runtime(write_model, wor
         backend = load(path, batch=1).backend
         assert backend._engine.runtime.engine_host_code_allowed is compatible
         del backend  # the stand-in has one at a time
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch) -> dict[str, object]:
+    """What the sidecar says of a library that is there."""
+    library = tmp_path / "plugin.so"
+    library.write_bytes(b"a library")
+    monkeypatch.setenv("FASTMRIGAN_TENSORRT_PLUGIN", str(library))
+    digest = hashlib.sha256(b"a library").hexdigest()
+    return {"library": library.name, "sha256": digest, "instance_norms": 3}
+
+
+def test_the_plugin_is_loaded_before_the_engine(write_model, world, plugin):
+    path = write_engine(write_model(), plugin=plugin)
+    load(path, batch=1)
+    assert world.calls.index("load_library") < world.calls.index("deserialize_cuda_engine")
+    world.fail["load_library"] = 2
+    with pytest.raises(ModelRefused, match=r"tiny\.engine: .* gives no plugin: no reason given"):
+        load(path, batch=1)
+
+
+def test_another_plugin_is_refused_before_tensorrt(write_model, world, plugin, tmp_path):
+    path = write_engine(write_model(), plugin=plugin)
+    (tmp_path / "plugin.so").write_bytes(b"another")
+    with pytest.raises(ModelRefused, match=r"was built with another plugin\.so .*; build it again"):
+        load(path, batch=1)
+    (tmp_path / "plugin.so").unlink()
+    with pytest.raises(UsageError, match=r"tiny\.engine: FASTMRIGAN_TENSORRT_PLUGIN names"):
+        load(path, batch=1)
+    assert world.calls == []
 
 
 def test_bench_takes_it_for_an_engine_alone(engine, world, monkeypatch, write_model):

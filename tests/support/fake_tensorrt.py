@@ -233,6 +233,10 @@ def tensorrt_module(world: World) -> ModuleType:
     """tensorrt: what cannot be done returns None or False, and the logger hears why."""
     fake = ModuleType("tensorrt")
 
+    class Registry:
+        def load_library(self, path: str) -> Any:
+            return object() if world.asked("load_library") else None
+
     class Runtime:
         def __init__(self, logger: Any) -> None:
             self.logger = logger
@@ -333,6 +337,7 @@ def tensorrt_module(world: World) -> ModuleType:
 
     fake.__version__ = VERSION
     fake.ILogger, fake.Runtime = Logger, Runtime
+    fake.get_plugin_registry = Registry
     fake.ICudaEngine, fake.IExecutionContext = Engine, Context
     fake.DataType, fake.ExecutionContextAllocationStrategy = DataType, Strategy
     return fake

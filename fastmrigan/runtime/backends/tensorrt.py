@@ -6,8 +6,10 @@ file and of tensorrt_cuda.py against a stand-in for both packages.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +27,7 @@ from fastmrigan.runtime.engine_file import (
     check_precision,
     check_version,
 )
+from fastmrigan.runtime.tensorrt_plugin import plugin_library
 
 
 class EngineError(RuntimeError):
@@ -57,6 +60,7 @@ class TensorRTBackend(Backend):
 
     def __init__(self, model: GraphFile, options: BackendOptions) -> None:
         file = self._checked(model, options)
+        library = plugin_of(file)
         data = file.data  # the sha256; only then the driver, whose start takes longer
         self.device = check_device(file, first_device()).name
         trt = import_module(self.package)
@@ -68,12 +72,15 @@ class TensorRTBackend(Backend):
         self._trt, self._log = trt, logger(trt)
         self._cuda = CudaStream(cuda_runtime())
         try:
-            self._open(data, options.batch)
+            self._open(data, library, options.batch)
         except BaseException:
             self._cuda.close()
             raise
 
-    def _open(self, data: bytes, batch: int) -> None:
+    def _open(self, data: bytes, library: Path | None, batch: int) -> None:
+        if library is not None:
+            registry = self._trt.get_plugin_registry()
+            self._made(registry.load_library(str(library)), "plugin")
         runtime = self._trt.Runtime(self._log)
         # a version-compatible engine brings its own runtime along, as host code
         runtime.engine_host_code_allowed = self._facts.version_compatible
@@ -185,6 +192,23 @@ class TensorRTBackend(Backend):
 
     def _last_error(self) -> str:
         return self._log.errors[-1] if self._log.errors else "no reason given"
+
+
+def plugin_of(engine: EngineFile) -> Path | None:
+    """The library to load before the engine; None where it needs none. Raises UsageError where it
+    is not installed, ModelRefused where it is another one than the engine was built with."""
+    plugin = engine.sidecar.plugin
+    if plugin is None:
+        return None
+    library = plugin_library(str(engine.path))
+    with library.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != plugin.sha256:
+        raise ModelRefused(
+            f"{engine.path}: was built with another {plugin.library} (sha256 {plugin.sha256[:8]}…) "
+            f"than {library} ({found[:8]}…); build it again"
+        )
+    return library
 
 
 def why(engine: EngineFile) -> str:
