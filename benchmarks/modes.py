@@ -7,9 +7,9 @@ OpenVINO in bf16 (where the processor has it) and fp32 and on ONNX Runtime in fp
 latency (one stream with all threads) and throughput (a stream a thread), each with its threads
 pinned to cores and not. Two loads: a call by itself, as an embedded generator is called; and calls
 that follow one another, as many in flight as the mode keeps, as a bulk job has them. First the
-slices are compared with those of mode latency: the largest difference, and whether it is none at
-all. Then all sides take turns in one run. The limit, in the same rounds, is inference.py's: products
-of matrices in bf16.
+slices are compared with those of mode latency: the largest difference, and whether there is any.
+Then all sides take turns in one run. The limit, in the same rounds, is inference.py's: products of
+matrices in bf16.
 
 Exits 6 where a side makes other slices, or where a mode is not the better one at what it is for: a
 single call in mode latency, a row of calls in mode throughput (by more than 3 %, of medians).
