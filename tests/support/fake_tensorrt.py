@@ -76,6 +76,7 @@ class World:
         self.captured: list[Callable[[], None]] | None = None
         self.queue: list[Callable[[], None]] = []
         self.alive: weakref.WeakSet[Any] = weakref.WeakSet()  # TensorRT's objects
+        self.libraries: set[str] = set()
         self.profiles: dict[int, int] = {}  # profile: contexts that took it
         self.runtime, self.tensorrt = runtime_module(self), tensorrt_module(self)
         self.tensors = {"latent": DataType.FLOAT, "slice": DataType.FLOAT}  # what the engine has
@@ -235,7 +236,10 @@ def tensorrt_module(world: World) -> ModuleType:
 
     class Registry:
         def load_library(self, path: str) -> Any:
-            return object() if world.asked("load_library") else None
+            if not world.asked("load_library") or path in world.libraries:
+                return None  # what is registered is not taken again
+            world.libraries.add(path)
+            return object()
 
     class Runtime:
         def __init__(self, logger: Any) -> None:

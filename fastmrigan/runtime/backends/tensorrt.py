@@ -57,6 +57,7 @@ class TensorRTBackend(Backend):
     extra = "gpu"
     precisions: ClassVar[tuple[str, ...]] = ()  # an engine file's own, and no .onnx file's
     typed: ClassVar[tuple[str, ...]] = ()
+    loaded: ClassVar[set[Path]] = set()  # plugins: a registry takes each once a process
 
     def __init__(self, model: GraphFile, options: BackendOptions) -> None:
         file = self._checked(model, options)
@@ -78,9 +79,10 @@ class TensorRTBackend(Backend):
             raise
 
     def _open(self, data: bytes, library: Path | None, batch: int) -> None:
-        if library is not None:
+        if library is not None and library not in self.loaded:
             registry = self._trt.get_plugin_registry()
             self._made(registry.load_library(str(library)), "plugin")
+            self.loaded.add(library)
         runtime = self._trt.Runtime(self._log)
         # a version-compatible engine brings its own runtime along, as host code
         runtime.engine_host_code_allowed = self._facts.version_compatible
