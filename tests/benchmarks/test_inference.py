@@ -71,6 +71,7 @@ def test_a_row_and_a_wrong_one(monkeypatch, capsys, quick):
     monkeypatch.setitem(models.NETWORKS, "U-Net", (UnetGenerator, facts))
     monkeypatch.setitem(inference.ENGINES, inference.TAKEN, ("openvino", "fp32"))
     monkeypatch.setattr(inference, "PRODUCT", 64)
+    monkeypatch.setattr(inference, "CONVOLVED", (4, 8))
     network, _ = tiny("U-Net")
     graph = models.as_graph("U-Net", network)
     row = inference.Row("U-Net", 2, bar=1e9)
@@ -81,6 +82,7 @@ def test_a_row_and_a_wrong_one(monkeypatch, capsys, quick):
     assert found["met"] is False
     # By hand: the first down makes 4 maps of 16x16 from one, 4x4 taps each.
     assert found["limit"]["operations"] > 2 * 2 * 4 * 16 * 16 * 16
+    assert found["limit"]["bare_gflops"].keys() == {"products", "convolutions"}
     inference.print_row(found)
     assert "at least 1e+09x: MISSED" in capsys.readouterr().out
 
@@ -93,18 +95,33 @@ def test_a_row_and_a_wrong_one(monkeypatch, capsys, quick):
     assert "times" not in found
 
 
-def test_the_limit_computes_products(monkeypatch):
+def test_the_limits_multiply_and_count_it(monkeypatch):
     monkeypatch.setitem(inference.ENGINES, inference.TAKEN, ("openvino", "fp32"))
     monkeypatch.setattr(inference, "PRODUCT", 32)
-    monkeypatch.setattr(inference, "PRODUCTS", 3)
-    call, operations = inference.limit(1)
-    graph = onnx.load_from_string(models.products(32, 3).data)
-    y = np.random.default_rng(0).standard_normal((32, 32), dtype=np.float32)
-    for matrix in graph.graph.initializer:
-        y = y @ numpy_helper.to_array(matrix)
-    np.testing.assert_allclose(call(), y, atol=1e-4)
-    assert y.shape == (32, 16)
-    assert operations == 3 * 2 * 32 * 32 * 32
+    monkeypatch.setattr(inference, "CONVOLVED", (4, 8))
+    found = inference.limits(1)
+    weights = {
+        name: [
+            torch.from_numpy(numpy_helper.to_array(tensor).copy())
+            for tensor in onnx.load_from_string(graph.data).graph.initializer
+        ]
+        for name, graph in [
+            ("products", models.products(32, 4)),
+            ("convolutions", models.convolutions(4, 8, 4)),
+        ]
+    }
+    steps = {
+        "products": torch.matmul,
+        "convolutions": lambda x, w: torch.nn.functional.conv2d(x, w, padding=1),
+    }
+    counted = {"products": 4 * 2 * 32**3, "convolutions": 4 * 2 * 9 * 4 * 4 * 8 * 8}
+    for name, shape in [("products", (32, 32)), ("convolutions", (1, 1, 8, 8))]:
+        call, operations = found[name]
+        y = torch.from_numpy(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
+        for weight in weights[name]:
+            y = steps[name](y, weight)
+        np.testing.assert_allclose(call(), y.numpy(), atol=1e-4)
+        assert operations == counted[name]
 
 
 def test_wrapper_on_the_identity_model(tmp_path: Path, monkeypatch):
