@@ -18,8 +18,8 @@ import torch
 from fastmrigan.errors import MissingDependency, ModelRefused, UsageError
 from fastmrigan.export import tensorrt, tensorrt_build
 from fastmrigan.export.onnx import GeneratorFacts, build_graph
-from fastmrigan.export.tensorrt import EngineOptions, build_engine, check
-from fastmrigan.runtime.engine_file import read_engine_file, sidecar_path
+from fastmrigan.export.tensorrt import EngineOptions, build_engine, check, sidecar_path
+from fastmrigan.runtime.engine_file import read_engine_file
 from fastmrigan.runtime.model_file import read_model_file
 from fastmrigan.training.checkpoint import faced
 from fastmrigan.training.recipe_file import load_recipe
