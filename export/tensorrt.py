@@ -20,11 +20,11 @@ import fastmrigan
 from fastmrigan.errors import MissingDependency, ModelRefused, UsageError
 from fastmrigan.export.plugin import graph_for
 from fastmrigan.files import beside, write_whole
+from fastmrigan.runtime.engine_file import KIND, SCHEMA_VERSION, SUFFIX, rendered, sidecar_path
 from fastmrigan.runtime.model_file import OUTPUT_NAME, ModelFile, read_model_file
 
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 BUCKETS = (1, 4, 8, 16, 32)  # slices a call; a smaller batch is filled up to the next
-KIND, SCHEMA_VERSION = "fastmrigan-engine", 1
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ def build_engine(model_path: Path, out: Path, options: EngineOptions) -> dict[st
     sidecar_path(out).unlink(missing_ok=True)  # of an older engine, which it would not fit
     write_whole(out, engine)
     out.chmod(0o600)
-    write_whole(sidecar_path(out), (json.dumps(document, indent=1) + "\n").encode())
+    write_whole(sidecar_path(out), rendered(document))
+    sidecar_path(out).chmod(0o600)
     return document
 
 
@@ -75,7 +76,7 @@ def check(options: EngineOptions, out: Path) -> None:
     """Raises UsageError for options that cannot be."""
     if options.engine not in PACKAGES:
         raise UsageError(f"--engine {options.engine!r}: choose one of {', '.join(PACKAGES)}")
-    if out.suffix != ".engine":
+    if out.suffix != SUFFIX:
         raise UsageError(f"{out}: an engine's name ends in .engine; use --out {out.stem}.engine")
     buckets = options.buckets
     if not buckets or min(buckets) < 1 or list(buckets) != sorted(set(buckets)):
@@ -153,7 +154,3 @@ def sidecar(
         "fastmrigan": fastmrigan.__version__,
         **({} if plugin is None else {"plugin": plugin}),  # a library to load before the engine
     }
-
-
-def sidecar_path(engine: Path) -> Path:
-    return engine.with_name(engine.name + ".json")

@@ -209,7 +209,7 @@ def test_death_while_writing(write_model, tmp_path, point, format):
         [sys.executable, FAULT, point, "3", *map(str, command)], capture_output=True, timeout=60
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    generator = load(model, batch=8, threads=1)
+    generator = load(model, batch=8, threads=1, mode="throughput")  # as the command takes it
     options = [JobOptions(folder, 60, 7, format, 16) for folder in (whole, out)]
     synthesise(generator, options[0])
     resumed = synthesise(generator, options[1])
