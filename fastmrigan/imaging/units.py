@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastmrigan.imaging import quarantine
-from fastmrigan.imaging.decode import is_dicom
 from fastmrigan.imaging.options import ANY_PLANE, AUTO, PrepareOptions
 from fastmrigan.imaging.pairs import Job
 from fastmrigan.imaging.readers import MAX_VOXELS
-from fastmrigan.imaging.walker import Refused
+from fastmrigan.imaging.walker import Refused, is_dicom, printable
 from fastmrigan.progress import Progress
 
 if TYPE_CHECKING:
@@ -75,6 +74,7 @@ def plan(
     marked = {path for job in jobs for _, path in job.files if is_dicom(path)}
     headers, broken = read_headers(jobs, marked, look)
     dicom: dict[str, Job] = {}  # by name
+    taken: dict[str, str] = {}  # SOPInstanceUID to the name of its file
     for job in jobs:
         reason = next((broken[path] for _, path in job.files if path in broken), None)
         if reason is not None:
@@ -88,6 +88,10 @@ def plan(
         elif job.name in dicom:
             made.refused.append(
                 Refused(job.name, "is named twice; DICOM slices are taken once, with one twin each")
+            )
+        elif (first := taken_before(job, headers, taken)) is not None:
+            made.refused.append(
+                Refused(job.name, f"is the same instance as {first} (SOPInstanceUID): taken once")
             )
         else:
             dicom[job.name] = job
@@ -133,6 +137,19 @@ def burned_in(job: Job, headers: Headers, options: PrepareOptions) -> str | None
             if text is not None:
                 return text if path == job.path else f"its twin {name} {text}"
     return None
+
+
+def taken_before(job: Job, headers: Headers, taken: dict[str, str]) -> str | None:
+    """The file that a DICOM file is a copy of: one of the same SOPInstanceUID (PS3.3 C.12.1.1.1).
+
+    Notes it in `taken` where there is none. A copy beside the original, such as a backup, would
+    give a series each of its slices twice.
+    """
+    instance = headers[job.path].instance
+    if instance is None:
+        return None
+    first = taken.setdefault(instance, job.name)
+    return None if first == job.name else printable(first)
 
 
 def add_series(
