@@ -82,7 +82,7 @@ def _of_folder(path: Path) -> Iterator[tuple[str, int] | None]:
                 yield _label(json.loads(image.info.get("fastmrigan", "null")))
         elif file.suffix == ".dcm":
             header = own_dicom(io.BytesIO(file.read_bytes()), pixels=False)
-            yield _label(json.loads(header.get("ImageComments") or "null"))
+            yield _label(json.loads(header.get("ImageComments", "")))
 
 
 def _label(record: Any) -> tuple[str, int] | None:

@@ -167,19 +167,18 @@ def own_dicom(content: io.BytesIO, *, pixels: bool = True) -> FileDataset:
     """One of our own DICOM files. Raises ValueError where it is none, and MissingDependency."""
     try:
         import pydicom
-        from pydicom.errors import InvalidDicomError
     except ModuleNotFoundError as error:
         raise MissingDependency("pydicom", "dicom", "reading DICOM") from error
-    try:
+    from fastmrigan.imaging.dicom.bounded import plain_reasons
+
+    with plain_reasons():
         return pydicom.dcmread(content, stop_before_pixels=not pixels)
-    except InvalidDicomError as error:
-        raise ValueError(str(error)) from error
 
 
 def _stored(content: io.BytesIO) -> Slices:
     """The stored values of one of our own DICOM files, [H, W]."""
-    try:
+    from fastmrigan.imaging.dicom.bounded import plain_reasons
+
+    with plain_reasons():
         stored: Slices = own_dicom(content).pixel_array
-    except AttributeError as error:  # one without its elements
-        raise ValueError(str(error)) from error
     return stored
