@@ -74,7 +74,6 @@ def plan(
     marked = {path for job in jobs for _, path in job.files if is_dicom(path)}
     headers, broken = read_headers(jobs, marked, look)
     dicom: dict[str, Job] = {}  # by name
-    taken: dict[str, str] = {}  # SOPInstanceUID to the name of its file
     for job in jobs:
         reason = next((broken[path] for _, path in job.files if path in broken), None)
         if reason is not None:
@@ -89,12 +88,9 @@ def plan(
             made.refused.append(
                 Refused(job.name, "is named twice; DICOM slices are taken once, with one twin each")
             )
-        elif (first := taken_before(job, headers, taken)) is not None:
-            made.refused.append(
-                Refused(job.name, f"is the same instance as {first} (SOPInstanceUID): taken once")
-            )
         else:
             dicom[job.name] = job
+    take_once(made, dicom, headers)
     add_series(made, dicom, headers, options)
     place = {job.name: number for number, job in reversed(list(enumerate(jobs)))}
     made.units.sort(key=lambda unit: min(place[job.name] for job in unit.jobs))
@@ -139,17 +135,24 @@ def burned_in(job: Job, headers: Headers, options: PrepareOptions) -> str | None
     return None
 
 
-def taken_before(job: Job, headers: Headers, taken: dict[str, str]) -> str | None:
-    """The file that a DICOM file is a copy of: one of the same SOPInstanceUID (PS3.3 C.12.1.1.1).
+def take_once(made: Plan, dicom: dict[str, Job], headers: Headers) -> None:
+    """Refuses all but one of the files that are one instance, by SOPInstanceUID (PS3.3 C.12.1.1.1).
 
-    Notes it in `taken` where there is none. A copy beside the original, such as a backup, would
-    give a series each of its slices twice.
+    A backup beside the original would give a series each of its slices twice. Taken is the longest
+    file, since a copy may be cut short, and of equally long ones the first.
     """
-    instance = headers[job.path].instance
-    if instance is None:
-        return None
-    first = taken.setdefault(instance, job.name)
-    return None if first == job.name else printable(first)
+    copies: dict[str, list[str]] = defaultdict(list)
+    for name, job in dicom.items():
+        instance = headers[job.path].instance
+        if instance is not None:
+            copies[instance].append(name)
+    for names in copies.values():
+        taken = max(names, key=lambda name: dicom[name].size)
+        reason = f"is the same instance as {printable(taken)} (SOPInstanceUID), which is taken"
+        for name in names:
+            if name != taken:
+                made.refused.append(Refused(name, reason))
+                del dicom[name]
 
 
 def add_series(
