@@ -73,8 +73,7 @@ def check_graph(model: onnx.ModelProto, facts: GeneratorFacts) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = " ".join(str(error).split())  # over several lines
-        raise CheckFailed(f"export: the graph is not valid ONNX: {reason}") from error
+        raise CheckFailed(f"export: the graph is not valid ONNX: {error}") from error
     expected = [
         (INPUT_NAMES[facts.task], ["batch", *facts.input_shape]),
         (OUTPUT_NAME, ["batch", 1, *facts.slice_size]),

@@ -73,7 +73,7 @@ def main() -> None:
         code = build_app()(standalone_mode=False) or EXIT_OK
         sys.stdout.flush()
     except FastMriganError as error:
-        fail(str(error), error.exit_code)
+        fail(said_by(error), error.exit_code)
     except complaint as error:  # type: ignore[misc]
         fail(f"{one_line(error.format_message())} (see `fastmrigan --help`)", EXIT_USAGE)
     except (BrokenPipeError, SystemExit):  # typer leaves by SystemExit on a closed pipe alone
@@ -96,6 +96,12 @@ def main() -> None:
 
 def where(error: OSError) -> str:
     return f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+
+
+def said_by(error: FastMriganError) -> str:
+    """Its message, in which what a library said over several lines is one."""
+    cause = str(error.__cause__ or "")
+    return str(error).replace(cause, one_line(cause)) if cause else str(error)
 
 
 def one_line(text: str) -> str:

@@ -55,8 +55,7 @@ def load_recipe(recipe: str, overrides: list[str] | None = None) -> Recipe:
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())  # YAML says it over several lines
-        raise UsageError(f"{source}: not readable as YAML: {reason}") from error
+        raise UsageError(f"{source}: not readable as YAML: {error}") from error
     if not isinstance(document, dict):
         raise UsageError(f"{source}: expected `field: value` lines, got {type(document).__name__}")
     parsed = check(document, source)

@@ -254,3 +254,14 @@ def test_what_a_library_says_over_several_lines_is_one(fastmrigan: Run, tmp_path
     done = fastmrigan("train", tmp_path / "recipe.yaml", "--data", tmp_path, "--dry-run")
     assert_one_line(done, 2, "recipe.yaml: not readable as YAML: mapping values are not allowed")
     assert "\\n" not in done.stderr
+
+
+def test_a_damaged_shard_is_one_line(fastmrigan: Run, tmp_path):
+    """tarfile tells over several lines what it has tried."""
+    (tmp_path / "shard-000000.tar").write_bytes(b"x" * 2000)
+    done = fastmrigan("style-transfer", "--content", tmp_path, "--style", tmp_path, "--out", "x")
+    assert done.returncode == 3
+    *_, last = done.stderr.splitlines()
+    assert last.startswith(f"fastmrigan: {tmp_path}/shard-000000.tar: not a whole shard (file could")
+    assert last.endswith("make it again")
+    assert "\\n" not in last
