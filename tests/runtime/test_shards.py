@@ -126,6 +126,17 @@ def test_a_damaged_shard_is_named(tmp_path, fmt, name):
         list(read_slices(tmp_path))
 
 
+@pytest.mark.parametrize(("fmt", "kind"), [("png", "png"), ("dicom-files", "dcm")])
+def test_the_order_is_that_of_the_numbers_in_the_names(tmp_path, fmt, kind):
+    slices = some_slices(12, FORMATS[fmt].dtypes[-1])
+    commit(tmp_path, FORMATS[fmt], Shard(0, 0, 12), slices, ORIGIN)
+    for path in (tmp_path / "shard-000000").iterdir():
+        path.rename(path.with_name(f"{int(path.stem)}.{kind}"))
+    read = list(read_slices(tmp_path))
+    assert [index for index, _ in read] == list(range(12))
+    np.testing.assert_array_equal(np.stack([x for _, x in read]), slices)
+
+
 def test_an_unfinished_job_is_named(tmp_path):
     for shard in list(Plan(10, 4))[:2]:
         commit(tmp_path, FORMATS["shard"], shard, some_slices(4), ORIGIN)
