@@ -1,5 +1,8 @@
 #include "model_file/engine_file.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <stdexcept>
 #include <string_view>
 
@@ -56,25 +59,57 @@ class Sidecar {
   const Json& json_;
 };
 
-Json read_json(const std::string& name) {
-  const std::vector<uint8_t> bytes = read_file(name, "the sidecar of an engine");
+Json read_json(const std::string& name, std::string_view text) {
   try {
-    return parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+    return parse_json(text);
   } catch (const std::invalid_argument& error) {
     throw Error(FMG_ERROR_MODEL,
                 name + ": not JSON (" + error.what() + "); build the engine again");
   }
 }
 
+// The sidecar ends in a sha256 of what it would be without it.
+void check_seal(const std::string& name, std::string_view text) {
+  constexpr std::string_view KEY = ",\n \"sidecar_sha256\": \"", END = "\n}";
+  const size_t place = text.rfind(KEY);
+  if (place != std::string_view::npos) {
+    Sha256 sha256;
+    for (const std::string_view part : {text.substr(0, place), END})
+      sha256.update(reinterpret_cast<const uint8_t*>(part.data()), part.size());
+    if (text.substr(place + KEY.size()) == sha256.hex() + "\"\n}\n") return;
+  }
+  throw Error(FMG_ERROR_MODEL, name +
+                                   ": is not as it was written (sidecar_sha256 does not hold): "
+                                   "damaged or altered; build the engine again");
+}
+
+// Whoever can write to an engine can have anything executed.
+void check_private(const std::string& path) {
+  struct stat status{};
+  if (stat(path.c_str(), &status) != 0) return;  // reading it has said so, or will
+  if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+    throw Error(FMG_ERROR_MODEL, path +
+                                     ": others may write to it, and an engine is executable; build "
+                                     "it again, or chmod 600 it where you trust it");
+  if (status.st_uid != 0 && status.st_uid != geteuid())
+    throw Error(FMG_ERROR_MODEL,
+                path + ": belongs to another user, and an engine is executable; build your own");
+}
+
 }  // namespace
 
 EngineFileFacts check_engine_file(const std::string& path, const uint8_t* data, size_t size) {
   const std::string name = path + ".json";
-  const Json json = read_json(name);
+  check_private(path);
+  check_private(name);
+  const std::vector<uint8_t> bytes = read_file(name, "the sidecar of an engine");
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  const Json json = read_json(name, text);
   const Sidecar sidecar(name, json);
   if (sidecar.text("kind") != "fastmrigan-engine") sidecar.wrong("kind", "no engine of ours");
   if (!sidecar.is_whole("schema_version", 1))
     sidecar.wrong("schema_version", "this fastmrigan knows 1");
+  check_seal(name, text);
   const auto refuse = [&](const std::string& what) { return Error(FMG_ERROR_MODEL, path + what); };
   if (!sidecar.is_whole("size", size))
     throw refuse(": is not the " + name + " engine: it has " + std::to_string(size) +
@@ -89,6 +124,10 @@ EngineFileFacts check_engine_file(const std::string& path, const uint8_t* data, 
     throw refuse(": was built by " + sidecar.text("package") +
                  ", whose engines TensorRT does not run; build it with `fastmrigan export --engine "
                  "tensorrt`");
+  if (json.at("plugin") != nullptr)
+    throw refuse(
+        ": needs the plugin it was built with, which the C library does not load; build it without "
+        "--plugin");
 
   EngineFileFacts facts;
   const Json* model = json.at("model");

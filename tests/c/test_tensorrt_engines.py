@@ -15,7 +15,8 @@ import tiny_model
 from c_library import Failed, Library, need_backend
 from c_library_models import with_metadata
 
-from fastmrigan.export.tensorrt import EngineOptions, sidecar, sidecar_path
+from fastmrigan.export.tensorrt import EngineOptions, sidecar
+from fastmrigan.runtime.engine_file import SEAL, rendered, sidecar_path
 from fastmrigan.runtime.model_file import read_model_file
 
 pytestmark = pytest.mark.slow
@@ -38,7 +39,9 @@ def write_engine(folder: Path, version: str = "11.5.2.9", compute: str = "9.0") 
     path.write_bytes(DATA)
     told = {"version": version, "compute": compute}
     document = sidecar(read_model_file(model), DATA, EngineOptions(buckets=(1, 4)), told)
-    sidecar_path(path).write_text(json.dumps(document))
+    sidecar_path(path).write_bytes(rendered(document))
+    for each in (path, sidecar_path(path)):
+        each.chmod(0o600)
     return path
 
 
@@ -46,7 +49,8 @@ def change(path: Path, **changes: object) -> None:
     """Fields of the sidecar; None takes one away."""
     document = json.loads(sidecar_path(path).read_text()) | changes
     kept = {name: value for name, value in document.items() if value is not None}
-    sidecar_path(path).write_text(json.dumps(kept))
+    kept.pop(SEAL)
+    sidecar_path(path).write_bytes(rendered(kept))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +69,7 @@ def change(path: Path, **changes: object) -> None:
         ({"buckets": []}, "wrong at buckets: expected rising batch sizes"),
         ({"buckets": [4, 4]}, "wrong at buckets: expected rising batch sizes"),
         ({"buckets": [1, 1e9]}, "wrong at buckets: expected rising batch sizes"),
+        ({"plugin": {"library": "x.so"}}, "needs the plugin it was built with"),
         ({"version_compatible": "no"}, "wrong at version_compatible: expected true or false"),
     ],
 )
@@ -97,6 +102,27 @@ def test_every_tampered_byte_is_refused(tensorrt, tmp_path):
         with pytest.raises(Failed, match="damaged or altered") as failed:
             tensorrt.open(path, "tensorrt", library=None)
         assert failed.value.code == ERROR_MODEL
+
+
+def test_every_tampered_byte_of_the_sidecar_is_refused(tensorrt, tmp_path):
+    path = write_engine(tmp_path)
+    whole = sidecar_path(path).read_bytes()
+    for place in np.random.default_rng(2).choice(len(whole), 100, replace=False):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        sidecar_path(path).write_bytes(damaged)
+        with pytest.raises(Failed, match=r"tiny\.engine\.json: ") as failed:
+            tensorrt.open(path, "tensorrt", library=None)
+        assert failed.value.code == ERROR_MODEL
+
+
+@pytest.mark.parametrize("of", ["engine", "sidecar"])
+def test_what_others_may_write_to_is_refused(tensorrt, tmp_path, of):
+    path = write_engine(tmp_path)
+    (path if of == "engine" else sidecar_path(path)).chmod(0o620)
+    with pytest.raises(Failed, match="others may write to it") as failed:
+        tensorrt.open(path, "tensorrt", library=None)
+    assert failed.value.code == ERROR_MODEL
 
 
 @pytest.mark.parametrize(
