@@ -78,14 +78,19 @@ std::optional<GradingRule> read_rule(const Json& grading) {
                      from, to};
 }
 
+// The lower of what OpenVINO in bf16 reached on random inputs and on real slices.
 std::optional<double> read_bf16(const Document& document, const Json& parity) {
   if (parity.as<Json::Object>() == nullptr) document.wrong("parity", "expected an object");
-  const Json* engine = parity.at("openvino-bf16");
-  if (engine == nullptr) return std::nullopt;
-  const Json* measured = engine->at("psnr_db");
-  const auto* number = measured == nullptr ? nullptr : measured->as<Json::Number>();
-  if (number == nullptr) document.wrong("parity", "openvino-bf16 states no psnr_db");
-  return number->value;
+  std::optional<double> least;
+  for (const Json* figures : {&parity, parity.at("real_slices")}) {
+    const Json* engine = figures == nullptr ? nullptr : figures->at("openvino-bf16");
+    if (engine == nullptr) continue;
+    const Json* measured = engine->at("psnr_db");
+    const auto* number = measured == nullptr ? nullptr : measured->as<Json::Number>();
+    if (number == nullptr) document.wrong("parity", "openvino-bf16 states no psnr_db");
+    least = least ? std::min(*least, number->value) : number->value;
+  }
+  return least;
 }
 
 Json parse(const std::string& name, const std::string& text) {
