@@ -26,8 +26,9 @@ MODES = ["latency", "throughput"]
 CORES = len(os.sched_getaffinity(0))
 
 
-def convolving() -> ModelProto:
-    """Samples: a dense layer to [8, 4, 4], three convolutions and two upsamplings to 16, tanh."""
+def convolving(normed: bool = False) -> ModelProto:
+    """Samples: a dense layer to [8, 4, 4], three convolutions (and instance norms) and two
+    upsamplings to 16, tanh."""
     random = np.random.default_rng(0)
     widths = [8, 16, 16, 1]
     constants = [
@@ -44,7 +45,14 @@ def convolving() -> ModelProto:
         constants.append(numpy_helper.from_array(weights, f"w{i}"))
         nodes.append(helper.make_node("Conv", [f"y{i}", f"w{i}"], [f"c{i}"], pads=[1, 1, 1, 1]))
         if out > 1:
-            nodes.append(helper.make_node("Relu", [f"c{i}"], [f"r{i}"]))
+            last = f"c{i}"
+            if normed:
+                constants.append(numpy_helper.from_array(np.ones(out, np.float32), f"s{i}"))
+                constants.append(numpy_helper.from_array(np.zeros(out, np.float32), f"b{i}"))
+                names = [last, f"s{i}", f"b{i}"]
+                last = f"n{i}"
+                nodes.append(helper.make_node("InstanceNormalization", names, [last]))
+            nodes.append(helper.make_node("Relu", [last], [f"r{i}"]))
             nodes.append(helper.make_node("Resize", [f"r{i}", "", "twice"], [f"y{i + 1}"]))
     nodes.append(helper.make_node("Tanh", ["c2"], ["slice"]))
     graph = helper.make_graph(
@@ -80,6 +88,32 @@ def test_modes_make_the_same_slices_in_order(sampler, backend, batch):
     assert np.abs(np.diff(expected, axis=0)).max(axis=(1, 2)).min() > 1e-2  # no two are alike
     np.testing.assert_allclose(made, expected, atol=2e-6)  # threads may sum in another order
     np.testing.assert_array_equal(throughput.sample(50, seed=3, first=2), made)
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "least_db"),
+    [("openvino", "fp32", 100.0), ("openvino", "bf16", 40.0), ("onnxruntime", "fp32", 100.0)],
+)
+def test_modes_and_buckets_differ_by_no_more_than_rounding(
+    write_model, backend, precision, least_db
+):
+    """Instance norms are where OpenVINO sums in another order; against NumPy's peak of 2."""
+    pytest.importorskip(backend)
+    if precision == "bf16" and "BF16" not in the_core().get_property(
+        "CPU", "OPTIMIZATION_CAPABILITIES"
+    ):
+        pytest.skip("this processor has no bf16 arithmetic")
+    path = write_model(graph=convolving(normed=True))
+    made = {
+        (mode, batch): load(path, backend, precision=precision, mode=mode, batch=batch).sample(16)
+        for mode in MODES
+        for batch in (1, 4, None)
+    }
+    expected = made["throughput", 4].astype(np.float64)
+    assert np.ptp(expected) > 0.5
+    for which, slices in made.items():
+        error = np.mean((slices - expected) ** 2)
+        assert error == 0 or 10 * np.log10(4 / error) >= least_db, which
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
