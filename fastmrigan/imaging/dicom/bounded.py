@@ -161,7 +161,7 @@ def check_groups(dataset: Dataset, stream: BoundedFile) -> None:
     if items > most:
         raise ValueError(
             f"its functional groups hold {items:,} items; at most {most:,} are read of a file of "
-            "its size"
+            "its size; split it"
         )
 
 

@@ -58,10 +58,12 @@ def numbers(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...] | N
 def plain_decimals(dataset: Dataset, keyword: str, count: int) -> list[float] | None:
     """Decimal strings (DS) straight from the file; None for all else, which pydicom converts.
 
-    pydicom takes ten times as long: it keeps and checks how each was written.
+    pydicom takes longer, since it keeps and checks how each was written.
     """
     stored = dataset.get_item(tag_of(keyword))
     if stored is None or stored.VR != "DS" or not isinstance(stored.value, bytes):
+        return None
+    if len(stored.value) > MAX_VALUE:  # `value` refuses it
         return None
     parts = stored.value.split(b"\\", count)
     try:
