@@ -10,7 +10,7 @@ import typer
 
 def bench(
     model: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="Model file (.onnx).")
+        Path | None, typer.Argument(metavar="FILE", help="Model file (.onnx) or engine (.engine).")
     ] = None,
     batch: Annotated[str, typer.Option(help="Slices a call, comma-separated.")] = "1,8,64",
     backend: Annotated[
@@ -91,7 +91,7 @@ def bench(
             "or add --no-plot"
         )
     from fastmrigan.runtime import latency
-    from fastmrigan.runtime.model_file import read_model_file
+    from fastmrigan.runtime.engine_file import read_model
 
     names = () if backend == "all" else tuple(n.strip() for n in backend.split(","))
     options = latency.BenchOptions(
@@ -105,7 +105,7 @@ def bench(
         modes=tuple(dict.fromkeys(part.strip() for part in mode.split(","))),
     )
     latency.check(options)
-    read_model_file(model)  # refused here, before a folder is made for it
+    read_model(model)  # refused here, before a folder is made for it
     folder = out or Path(f"{model.stem}-bench")
     json_path, plot_path = json_file or folder / "bench.json", folder / "bench.png"
     check_own_json(json_path, latency.KIND, "--json" if json_file else "--out")

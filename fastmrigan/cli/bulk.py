@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from fastmrigan.runtime.generator import Generator
     from fastmrigan.runtime.job import JobResult
 
-Model = Annotated[Path, typer.Argument(help="A model file written by `fastmrigan export`.")]
+Model = Annotated[
+    Path, typer.Argument(help="A model file, or an engine (.engine), of `fastmrigan export`.")
+]
 Out = Annotated[Path, typer.Option(help="Folder for the slices; resumed if it has some.")]
 Format = Annotated[
     str,
@@ -28,7 +30,12 @@ Dtype = Annotated[
         "have nothing else."
     ),
 ]
-Backend = Annotated[str, typer.Option(help="auto, openvino, onnxruntime, …")]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="auto, openvino, onnxruntime, onnxruntime-cuda, or tensorrt, which runs an .engine."
+    ),
+]
 Precision = Annotated[
     str,
     typer.Option(

@@ -37,16 +37,16 @@ def translate(
     Each slice's record names the input it was made of: its index and hash in the dataset.
     """
     from fastmrigan.imaging.dataset import PreparedDataset
+    from fastmrigan.runtime.engine_file import read_model
     from fastmrigan.runtime.generator import Generator
     from fastmrigan.runtime.job import Output
-    from fastmrigan.runtime.model_file import read_model_file
     from fastmrigan.runtime.translation import check_inputs, contrast_mismatch
     from fastmrigan.runtime.translation import translate as run_translation
 
     output = Output(out, format, shard_size, dtype)
     output.check()
     dataset = PreparedDataset.open(inputs)
-    file = read_model_file(model)
+    file = read_model(model)
     check_inputs(file, dataset)  # before the engine, which may take its time
     mismatch = contrast_mismatch(file, dataset)
     if mismatch is not None:

@@ -10,8 +10,9 @@ import numpy as np
 from fastmrigan.errors import ModelRefused, UsageError
 from fastmrigan.runtime.backends import BackendOptions, choose, open_backend
 from fastmrigan.runtime.backends.base import MODES, Batches, Float32, in_order, reason
+from fastmrigan.runtime.engine_file import EngineFile, read_model
 from fastmrigan.runtime.latents import normal_latents
-from fastmrigan.runtime.model_file import ModelFile, read_model_file
+from fastmrigan.runtime.model_file import ModelFile
 
 MAX_BATCH = 4096  # slices a call; more gains nothing and may not fit into memory
 BUCKETS = (1, 4, 8, 16, 32)  # slices a call, where no batch is given
@@ -20,9 +21,10 @@ BUCKETS = (1, 4, 8, 16, 32)  # slices a call, where no batch is given
 class Generator:
     """Makes any number of slices, in engine calls of a few sizes.
 
-    Without `batch`, a call has 1, 4, 8, 16 or 32 slices, and a size is compiled when it is first
-    needed. 20 slices take calls of 16 and 4; 3 fill up a call of 4; at most a third more slices
-    are computed than asked for. The engine may round a slice differently in a call of another size.
+    Without `batch`, a call has 1, 4, 8, 16 or 32 slices, or those an engine file was built for, and
+    a size is compiled when it is first needed. 20 slices take calls of 16 and 4; 3 fill up a call
+    of 4; at most a third more slices are computed than asked for. The engine may round a slice
+    differently in a call of another size.
 
     With `batch`, every call has that shape, and the last one is filled up and cut. Slice i of a
     seed then depends on the model, the seed and i alone: its place in its call is i modulo the
@@ -37,7 +39,7 @@ class Generator:
 
     def __init__(
         self,
-        model: ModelFile,
+        model: ModelFile | EngineFile,
         *,
         backend: str = "auto",
         precision: str = "auto",
@@ -51,10 +53,11 @@ class Generator:
             raise UsageError(f"threads {threads}: expected at least 1")
         if mode not in MODES:
             raise UsageError(f"mode {mode!r}: unknown; choose one of {', '.join(MODES)}")
-        name, self.reason = choose(backend)
+        name, self.reason = choose(backend, model)
         self.model = model
         self.metadata = model.metadata
-        self.buckets = BUCKETS if batch is None else (batch,)
+        sizes = model.sidecar.buckets if isinstance(model, EngineFile) else BUCKETS
+        self.buckets = sizes if batch is None else (batch,)
         self.batch = max(self.buckets)  # slices of the largest call
         options = BackendOptions(min(self.buckets), precision, threads, mode)
         self.backend = open_backend(model, name, options)
@@ -187,9 +190,10 @@ def load(
     batch: int | None = None,
     mode: str = "latency",
 ) -> Generator:
-    """Opens a model file.
+    """Opens a model file, or a TensorRT engine (.engine) with its sidecar.
 
-    backend: auto, openvino, onnxruntime or onnxruntime-cuda. precision: auto, fp32 or bf16; auto
+    backend: auto, openvino, onnxruntime or onnxruntime-cuda; for an engine auto or tensorrt, which
+    runs in what it was built in. precision: auto, fp32 or bf16; auto
     takes bf16 only where the processor has it and the model file records at least 45 dB for it. A
     file exported in bf16, fp16 or int8 runs in that alone, and auto means it.
     batch: slices a call; None takes 1, 4, 8, 16 or 32, whatever comes nearest, each compiled when
@@ -197,7 +201,7 @@ def load(
     `Generator` says what batch and mode mean. Raises UsageError, MissingDependency or ModelRefused.
     """
     return Generator(
-        read_model_file(path),
+        read_model(path),
         backend=backend,
         precision=precision,
         threads=threads,

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from fastmrigan.files import TMP, is_full, write_whole
 from fastmrigan.imaging.quantise import to_uint8, to_uint16
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.progress import Progress
-from fastmrigan.runtime.backends.base import Batches, Float32
+from fastmrigan.runtime.backends.base import Batches
 from fastmrigan.runtime.generator import Generator
 from fastmrigan.runtime.shards import (
     FORMATS,
@@ -221,14 +221,14 @@ def _shard_slices(
     made: Batches, count: int, quantise: Callable[[Any], Slices], signal: StopSignal
 ) -> Slices | None:
     """The next `count` slices [count, H, W], or None where a signal came first."""
-    parts: list[Float32] = []
+    parts: list[Slices] = []
     missing = count
     while missing:
-        parts.append(next(made))
+        parts.append(quantise(next(made)))  # while it is in cache
         if signal.stopped:
             return None
         missing -= len(parts[-1])
-    return quantise(np.concatenate(parts))
+    return cast(Slices, np.concatenate(parts))
 
 
 def _pinned(generator: Generator, work: Work, output: Output) -> dict[str, Any]:

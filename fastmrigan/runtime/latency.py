@@ -22,10 +22,11 @@ from fastmrigan.progress import Progress
 from fastmrigan.runtime.backends import BACKENDS, Backend, BackendOptions, installed, open_backend
 from fastmrigan.runtime.backends.base import MODES
 from fastmrigan.runtime.cold_start import cold_starts
+from fastmrigan.runtime.engine_file import EngineFile, read_model
 from fastmrigan.runtime.generator import Generator
 from fastmrigan.runtime.latency_rows import Row, bench_input
 from fastmrigan.runtime.machine import machine, peak_memory_mb
-from fastmrigan.runtime.model_file import ModelFile, read_model_file
+from fastmrigan.runtime.model_file import ModelFile
 
 SCHEMA_VERSION = 3
 KIND = "fastmrigan-bench"
@@ -65,7 +66,7 @@ def bench(path: Path, options: BenchOptions) -> dict[str, Any]:
     engines make different slices.
     """
     check(options)
-    model = read_model_file(path)
+    model = read_model(path)
     names, left_out = usable_backends(model, options)
     began = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     rows = len(names) * len(options.modes) * len(options.scopes) * len(options.loops)
@@ -134,20 +135,23 @@ def check(options: BenchOptions) -> None:
             )
 
 
-def usable_backends(model: ModelFile, options: BenchOptions) -> tuple[list[str], dict[str, str]]:
+def usable_backends(
+    model: ModelFile | EngineFile, options: BenchOptions
+) -> tuple[list[str], dict[str, str]]:
     """The backends to measure, and why each other one is left out.
 
     Named ones must run, or their error is raised; left to choose, every one that runs here is taken
-    and the rest come back with their reason.
+    and the rest come back with their reason. An engine file names its own.
     """
     setting = BackendOptions(1, options.precision, options.threads[0])
-    if options.backends:
-        for name in options.backends:
+    named = options.backends or (("tensorrt",) if isinstance(model, EngineFile) else ())
+    if named:
+        for name in named:
             if not installed(name):
                 cls = BACKENDS[name]
                 raise MissingDependency(cls.package, cls.extra, f"backend {name}")
             open_backend(model, name, setting)
-        return list(dict.fromkeys(options.backends)), {}
+        return list(dict.fromkeys(named)), {}
     names, left_out = [], {}
     for name, cls in BACKENDS.items():
         if not installed(name):
@@ -167,7 +171,7 @@ def usable_backends(model: ModelFile, options: BenchOptions) -> tuple[list[str],
 
 
 def measure(
-    model: ModelFile,
+    model: ModelFile | EngineFile,
     names: Sequence[str],
     batch: int,
     threads: int | None,

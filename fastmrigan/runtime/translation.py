@@ -10,6 +10,7 @@ from fastmrigan.errors import UsageError
 from fastmrigan.imaging.dataset import PreparedDataset, open_array
 from fastmrigan.imaging.quantise import to_float
 from fastmrigan.runtime.backends.base import Float32
+from fastmrigan.runtime.engine_file import EngineFile
 from fastmrigan.runtime.formats_nifti import series_shards
 from fastmrigan.runtime.generator import Generator
 from fastmrigan.runtime.job import JobResult, Output, Work, run
@@ -84,7 +85,7 @@ def translate(
     return run(generator, work, output)
 
 
-def check_inputs(model: ModelFile, dataset: PreparedDataset) -> None:
+def check_inputs(model: ModelFile | EngineFile, dataset: PreparedDataset) -> None:
     """Raises UsageError where the model samples, or translates slices of another size."""
     if model.metadata.task != "translate":
         raise UsageError(
@@ -98,7 +99,7 @@ def check_inputs(model: ModelFile, dataset: PreparedDataset) -> None:
         )
 
 
-def contrast_mismatch(model: ModelFile, dataset: PreparedDataset) -> str | None:
+def contrast_mismatch(model: ModelFile | EngineFile, dataset: PreparedDataset) -> str | None:
     """A line where dataset and model name different source contrasts; None where one is unknown."""
     have, wants = dataset.info.contrast, model.metadata.source_contrast
     if have in UNKNOWN or wants in UNKNOWN or have == wants:

@@ -59,6 +59,12 @@ class OnnxRuntimeBackend(Backend):
                 f"backend {self.name}: ONNX Runtime could not start {self.provider}; check the "
                 "driver and the CUDA libraries it needs"
             )
+        nodes = self.nodes()
+        if nodes and self.provider not in nodes:
+            raise UsageError(
+                f"backend {self.name}: ONNX Runtime runs no node of {model.path} on {self.provider}"
+                "; take another backend"
+            )
         self.version = ort.__version__
         self.device = self.device_name()
         self.precision = model.precision
