@@ -8,8 +8,8 @@ loop over the published code does); OpenVINO through fastmrigan's own backend in
 also has OpenVINO and ONNX Runtime in fp32. First the slices: PSNR against PyTorch over the range
 [-1, 1]. Then all sides take turns in one run. Beside them OpenVINO multiplies in bf16 and does
 nothing else, products of matrices and ResNet-9's own convolutions in a row: the higher rate is the
-processor's limit. (torch.mm, which was the limit here before, packs its matrices in every call, and
-the networks' convolutions are faster than that.)
+processor's limit. (torch.mm, which was the limit here before, is slower than the networks'
+convolutions.)
 
     ResNet-9    bf16 at least 2.3 (batch 1) and 3.5 times (batch 8) faster, 45 dB
     DCGAN-64    bf16 at least 4 (batch 1) and 2 times (batch 64) faster
