@@ -4,7 +4,8 @@
 
     constants                  nodes that read nothing but weights are computed once
     batch norms                folded into the layer before them (behind a convolution by PyTorch's
-                               exporter, behind a dense layer by ours)
+                               exporter, behind a dense layer by us); the graph without it is not
+                               through the exporter's optimiser, so a few views and casts stay too
     inert biases               those that an instance norm subtracts again are left out
     transposed convolutions    of kernel 4 and stride 2, to convolution and DepthToSpace
 
@@ -52,6 +53,7 @@ from fastmrigan.training.systems import system_of
 ALL, NONE = "all", "none"
 LEAST_DB = {"bf16": 40.0, "fp32": 90.0}  # below, a graph makes other slices
 ENGINES = (("openvino", "bf16"), ("openvino", "fp32"), ("onnxruntime", "fp32"))
+CONVOLUTIONS = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
 UNET = "generator={network: unet, width: 64, norm: instance}"
 
 Run = Callable[[], np.ndarray]
@@ -85,6 +87,11 @@ def made(network: Network) -> tuple[torch.nn.Module, GeneratorFacts]:
     size = recipe.size
     generator = system_of(recipe).make(recipe)["generator"]
     seeded(generator, torch.from_numpy(inputs(latent, size, 16 if samples else 1)))
+    with torch.no_grad():
+        for layer in generator.modules():
+            bias = getattr(layer, "bias", None)
+            if isinstance(layer, CONVOLUTIONS) and bias is not None:
+                bias.normal_(0, 0.02)  # the exporter itself drops one of zeros
     facts = GeneratorFacts(recipe.task, recipe.name, (size, size), latent_size=latent)
     return faced(generator, recipe), facts
 

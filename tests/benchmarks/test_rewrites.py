@@ -48,7 +48,8 @@ def test_graphs_without_one_rewrite_each(name, changed):
         assert found[each].SerializeToString() != found[rewrites.ALL].SerializeToString()
     if name == "tumour-dcgan64":
         more = kinds["batch norms"] - kinds[rewrites.ALL]
-        assert more == {"BatchNormalization": counts["batch norms"]}
+        assert more.pop("BatchNormalization") == counts["batch norms"]
+        assert set(more) <= {"CastLike", "Slice", "Unsqueeze"}
         assert kinds["transposed convolutions"]["ConvTranspose"] == 4
         assert kinds[rewrites.ALL]["ConvTranspose"] == 1
 

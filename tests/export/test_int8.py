@@ -125,6 +125,7 @@ def test_trained_weights_pass_the_gate(
 
 
 @needs_nncf
+@pytest.mark.slow
 def test_untrained_weights_do_not(tmp_path: Path) -> None:
     """Ranges of a network of noise are no ranges: its SSIM is 0.87 in int8."""
     dataset = PreparedDataset.open(prepared_sets.make_sets(tmp_path / "sets") / "ct")
@@ -153,6 +154,7 @@ def test_the_same_graph_twice_of_standard_operators() -> None:
 
 
 @needs_nncf
+@pytest.mark.slow
 def test_a_generator_that_samples_is_calibrated_on_latents(tmp_path: Path) -> None:
     module, facts = small_graphs.generator("tumour-dcgan64")
     made = export_generator(module, tmp_path / "m.onnx", facts, precision="int8")
@@ -162,6 +164,7 @@ def test_a_generator_that_samples_is_calibrated_on_latents(tmp_path: Path) -> No
 
 
 @needs_nncf
+@pytest.mark.slow
 def test_nncf_reports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own, since NNCF looks at its variable when it is first imported."""
     import subprocess
