@@ -426,8 +426,9 @@ def run(options: argparse.Namespace, folder: Path) -> int:
                 row = {"network": setting.name, "batch": setting.batch}
                 row["failed"] = f"{type(failure).__name__}: {text}"
             for side, reason in left_out.items():
+                if reason not in document["left_out"].values():  # it is the same for other rows
+                    print(f"{name}: {side} left out: {reason}")
                 document["left_out"][f"{name}, {side}"] = reason
-                print(f"{name}: {side} left out: {reason}")
             if row is not None:
                 document["rows"].append(row | {"kind": kind})
                 show(row)
