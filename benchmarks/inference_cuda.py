@@ -368,7 +368,14 @@ def rtx(folder: Path, device: torch.device) -> dict[str, Any]:
     x = setting.given[0]
     with torch.inference_mode():
         expected = setting.network(torch.from_numpy(x)).numpy()
-    return try_rtx(graph_file(setting, folder, "fp32"), x, expected, folder)
+    try:
+        return try_rtx(graph_file(setting, folder, "fp32"), x, expected, folder)
+    except Exception as failure:  # whatever it is, it is what the try came to
+        return {"failed": line_of(failure)}
+
+
+def line_of(failure: Exception) -> str:
+    return f"{type(failure).__name__}: {(str(failure).splitlines() or [''])[0]}"
 
 
 def about(device: torch.device) -> dict[str, Any]:
@@ -419,12 +426,8 @@ def run(options: argparse.Namespace, folder: Path) -> int:
                 else:
                     sides = own_sides(setting, left_out) | sides
                     row = measure(setting, sides, options.seconds / 25)
-            except (
-                Exception
-            ) as failure:  # of a compiler, of memory: the other rows are still wanted
-                text = (str(failure).splitlines() or [""])[0]
-                row = {"network": setting.name, "batch": setting.batch}
-                row["failed"] = f"{type(failure).__name__}: {text}"
+            except Exception as failure:  # a compiler's, say: the other rows are still wanted
+                row = {"network": setting.name, "batch": setting.batch, "failed": line_of(failure)}
             for side, reason in left_out.items():
                 if reason not in document["left_out"].values():  # it is the same for other rows
                     print(f"{name}: {side} left out: {reason}")
