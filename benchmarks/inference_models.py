@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
-from inference_networks import NETWORKS, PlainNorm, inputs, make, plain, seeded
-from onnx import TensorProto, helper
+from inference_networks import NETWORKS, SEED, PlainNorm, inputs, make, plain, seeded
+from onnx import TensorProto, helper, numpy_helper
 
 import fastmrigan
 from fastmrigan.export.onnx import build_graph, check_graph, export_generator, with_metadata
@@ -80,3 +82,50 @@ def identity(folder: Path, size: int) -> ModelFile:
     path = folder / "identity.onnx"
     path.write_bytes(with_metadata(model, metadata.model_dump(mode="json")))
     return read_model_file(path)
+
+
+def products(side: int, count: int) -> Graph:
+    """`count` products in a row of [batch, side] with matrices [side, side] that are known when an
+    engine compiles it, so that it may pack them once; the last has 16 columns, so that little is
+    copied out."""
+    widths = [side] * count + [16]
+    matrices = {f"w{i}": scaled((side, width), side) for i, width in enumerate(widths)}
+    return chain("MatMul", matrices, [side], [16])
+
+
+def convolutions(channels: int, side: int, count: int) -> Graph:
+    """`count` convolutions of 3x3 in a row of `channels` to as many, [batch, channels, side, side],
+    and nothing between them; the first is from one map and the last to one, so that little is
+    copied in and out."""
+    widths = [1, *[channels] * (count + 1), 1]
+    kernels = {
+        f"w{i}": scaled((out, into, 3, 3), 9 * into)
+        for i, (into, out) in enumerate(pairwise(widths))
+    }
+    return chain("Conv", kernels, [1, side, side], [1, side, side], pads=[1, 1, 1, 1])
+
+
+def scaled(shape: tuple[int, ...], summed: int) -> np.ndarray:
+    """Weights that keep the size of values where each result is a sum of `summed` products."""
+    return np.random.default_rng(SEED).normal(0, summed**-0.5, shape).astype(np.float32)
+
+
+def chain(
+    kind: str, weights: Mapping[str, np.ndarray], taken: list[int], made: list[int], **setting: Any
+) -> Graph:
+    """Nodes of one kind, each with its weights on what the one before it makes, and nothing else:
+    [batch, *taken] to [batch, *made]."""
+    names = ["x", *(f"x{i}" for i in range(1, len(weights))), "y"]
+    nodes = [
+        helper.make_node(kind, [before, name], [after], **setting)
+        for (before, after), name in zip(pairwise(names), weights, strict=True)
+    ]
+    graph = helper.make_graph(
+        nodes,
+        kind,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *taken])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", *made])],
+        [numpy_helper.from_array(values, key) for key, values in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return Graph(Path(f"{kind}.onnx"), model.SerializeToString())

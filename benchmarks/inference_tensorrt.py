@@ -20,7 +20,8 @@ import torch
 
 from fastmrigan.errors import FastMriganError
 from fastmrigan.export.tensorrt import EngineOptions, in_child
-from fastmrigan.export.tensorrt_build import compute_capability, logger
+from fastmrigan.runtime.backends.tensorrt_package import logger
+from fastmrigan.runtime.cuda_driver import compute_capability
 
 SECONDS = 60  # of a process that runs an engine
 CHECKED = "8.9"  # the compute capability that is built for where there is no GPU
@@ -72,7 +73,7 @@ def build(package: str, model: Any, out: Path, batch: int) -> None:
     """
     engine = package.replace("_", "-")
     here = compute_capability() or package == "tensorrt"
-    in_child(model, out, EngineOptions(engine, (batch,), None if here else CHECKED))
+    in_child(model, model.path, out, EngineOptions(engine, (batch,), None if here else CHECKED))
 
 
 def try_rtx(model: Any, x: np.ndarray, expected: np.ndarray, folder: Path) -> dict[str, Any]:

@@ -236,15 +236,13 @@ def encode_alone(contents: list[bytes]) -> Callable[[], None]:
 
 
 def our_encoding(contents: list[bytes]) -> Callable[[], None]:
-    from pynetdicom.pdu import P_DATA_TF
-
     from fastmrigan.imaging.send.message import command_set, request
 
     def run() -> None:
         for content in contents:
             command = command_set("1.2.840.10008.5.1.4.1.1.4", "1.2.3", 1)
-            for part in request(1, command, content, PDU):
-                P_DATA_TF(part).encode()
+            for _ in request(1, command, content, PDU):
+                pass
 
     return run
 

@@ -1,11 +1,11 @@
 """Bulk generation against the engine alone: how much of the engine's rate reaches the disk.
 
-    python benchmarks/synth.py model.onnx [--count 20000] [--rounds 3]
+    python benchmarks/synth.py model.onnx [--count 20000] [--mode throughput] [--rounds 3]
 
-Both sides run in this process's children, in turn: the engine alone on the same latents at the
-same batch (no quantising, no disk), and the whole job to shards, fsync included. Prints the median
-slices/s of each, their ratio, the peak memory of the job and the disk's own rate for files of a
-shard's size. Exits 6 under the bars (85 %, 700 MB).
+Both sides run in this process's children, in turn: the engine alone on the same latents, at the
+same batch in the same mode (no quantising, no disk), and the whole job to shards, fsync included.
+Prints the median slices/s of each, their ratio, the peak memory of the job and the disk's own rate
+for files of a shard's size. Exits 6 under the bars (85 %, 700 MB).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from pathlib import Path
 BAR_SHARE, BAR_MB = 0.85, 700
 
 
-def engine_side(model: str, count: int, batch: int) -> dict[str, float]:
+def engine_side(model: str, count: int, batch: int, mode: str) -> dict[str, float]:
     from fastmrigan.runtime import load
 
-    generator = load(model, batch=batch)
+    generator = load(model, batch=batch, mode=mode)
     generator.sample(batch)
     began = time.perf_counter()
     for _ in generator.stream(count, seed=7):
@@ -36,11 +36,11 @@ def engine_side(model: str, count: int, batch: int) -> dict[str, float]:
     return {"rate": count / (time.perf_counter() - began)}
 
 
-def job_side(model: str, count: int, batch: int, folder: str) -> dict[str, float]:
+def job_side(model: str, count: int, batch: int, mode: str, folder: str) -> dict[str, float]:
     from fastmrigan.runtime import load
     from fastmrigan.runtime.job import JobOptions, synthesise
 
-    generator = load(model, batch=batch)
+    generator = load(model, batch=batch, mode=mode)
     generator.sample(batch)
     out = Path(folder) / "out"
     result = synthesise(generator, JobOptions(out, count, seed=7))
@@ -64,7 +64,14 @@ def disk_rate(folder: str, shard_bytes: int, shards: int = 40) -> float:
 
 def in_child(side: str, options: argparse.Namespace, folder: str) -> dict[str, float]:
     command = [sys.executable, __file__, options.model, "--side", side, "--folder", folder]
-    command += ["--count", str(options.count), "--batch", str(options.batch)]
+    command += [
+        "--count",
+        str(options.count),
+        "--batch",
+        str(options.batch),
+        "--mode",
+        options.mode,
+    ]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -74,15 +81,17 @@ def main() -> int:
     parser.add_argument("model")
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--mode", choices=["latency", "throughput"], default="throughput")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", help="a disk to write to; default: the temporary folder")
     parser.add_argument("--side", choices=["engine", "job"], help=argparse.SUPPRESS)
     options = parser.parse_args()
+    sides = (options.model, options.count, options.batch, options.mode)
     if options.side == "engine":
-        print(json.dumps(engine_side(options.model, options.count, options.batch)))
+        print(json.dumps(engine_side(*sides)))
         return 0
     if options.side == "job":
-        print(json.dumps(job_side(options.model, options.count, options.batch, options.folder)))
+        print(json.dumps(job_side(*sides, options.folder)))
         return 0
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         engine, job = [], []
@@ -100,7 +109,8 @@ def main() -> int:
     share = statistics.median(j["rate"] / e["rate"] for j, e in zip(job, engine, strict=True))
     peak = max(j["peak_mb"] for j in job)
     print(
-        f"median of {options.rounds}: {statistics.median(j['rate'] for j in job):,.0f} of "
+        f"median of {options.rounds} in mode {options.mode}: "
+        f"{statistics.median(j['rate'] for j in job):,.0f} of "
         f"{statistics.median(e['rate'] for e in engine):,.0f} slices/s, {100 * share:.1f} % "
         f"(bar {100 * BAR_SHARE:.0f} %); peak {peak:.0f} MB (bar {BAR_MB} MB); "
         f"the disk alone: {disk:,.0f} slices/s"

@@ -12,4 +12,5 @@ precision.py, int8.py     graphs typed in fp16, bf16 and int8
 probes.py, parity.py      what goes in, and how far engines are from PyTorch
 gates.py       what a graph must reach
 metadata.py    what the file says of it
+tensorrt.py, tensorrt_build.py   engines of a model file (plugin.py: our operator in their graph)
 """

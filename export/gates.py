@@ -12,8 +12,11 @@ TOLERANCE = 1e-4  # max abs error in fp32, on the [-1, 1] scale; a uint8 grey le
 LARGEST_TOLERANCE = 0.1  # beyond it two engines need not show the same slice
 # Least PSNR in dB, peak 2. Untrained generators reach 67 to 88 in fp16 and 18 less in bf16, which
 # has three bits less; but ct-mri-cyclegan-resnet's, whose 41 instance norms amplify the rounding,
-# 48 and 31. int8 is also held to LEAST_SSIM, both on held-out slices.
-FLOORS = {"fp16": 45.0, "bf16": 40.0, "int8": 35.0}
+# 48 and 31. int8 is also held to LEAST_SSIM, both on held-out slices. On real slices fp32 has a
+# floor as well: engines sum planes in single precision, where a flat background adds up the same
+# rounding error 65,536 times, and instance norms amplify it. ResNet-9 reaches 71 to 84 dB in
+# OpenVINO (2.7e-3 off at the worst pixel of T2 slices) and 90 to 99 in ONNX Runtime.
+FLOORS = {"fp32": 60.0, "fp16": 45.0, "bf16": 40.0, "int8": 35.0}
 LEAST_SSIM = 0.97
 
 
@@ -26,12 +29,12 @@ def check_tolerance(tolerance: float) -> None:
         )
 
 
-def limits(precision: str, tolerance: float) -> dict[str, float]:
-    """What a graph of this precision is held to, as its metadata states it."""
-    if precision == "fp32":
+def limits(report: ParityReport, tolerance: float) -> dict[str, float]:
+    """What a graph is held to on these inputs, as its metadata states it."""
+    if report.exact:
         return {"tolerance": tolerance}
-    ssim = {"least_ssim": LEAST_SSIM} if precision == "int8" else {}
-    return {"least_psnr_db": FLOORS[precision], **ssim}
+    ssim = {"least_ssim": LEAST_SSIM} if report.precision == "int8" else {}
+    return {"least_psnr_db": FLOORS[report.precision], **ssim}
 
 
 def judge(out: Path, report: ParityReport, tolerance: float) -> None:
@@ -39,7 +42,7 @@ def judge(out: Path, report: ParityReport, tolerance: float) -> None:
     PyTorch; `out` is for the message."""
     worst = report.worst
     engine = f"{worst.backend} {worst.version} in {worst.precision}"
-    if report.precision == "fp32":
+    if report.exact:
         if not report.max_abs_error <= tolerance:  # written so that NaN fails
             raise CheckFailed(
                 f"{out}: not written, since {engine} is {report.max_abs_error:.3g} away from "
@@ -65,6 +68,7 @@ def judge(out: Path, report: ParityReport, tolerance: float) -> None:
 
 def remedy(precision: str) -> str:
     return {
+        "fp32": "report it with the recipe",
         "fp16": "take --precision bf16 or fp32",
         "bf16": "take --precision fp16 or fp32",
         "int8": "train longer, calibrate with more slices, or take --precision bf16",

@@ -143,9 +143,9 @@ def export_generator(
         if on_real is not None:
             judge(out, on_real, tolerance)
     digest = graph_sha256(graph.SerializeToString(deterministic=True))
-    parity = report.as_metadata(limits(precision, tolerance))
+    parity = report.as_metadata(limits(report, tolerance))
     if on_real is not None:
-        parity["real_slices"] = on_real.as_metadata(limits(precision, tolerance))
+        parity["real_slices"] = on_real.as_metadata(limits(on_real, tolerance))
     opset = graph.opset_import[0].version
     metadata = metadata_of(module, facts, parity, digest, precision=precision, opset=opset)
     data = with_metadata(graph, metadata.model_dump(mode="json"))

@@ -65,6 +65,11 @@ class ParityReport:
         return "random slices" if self.dataset is None else "real slices"
 
     @property
+    def exact(self) -> bool:
+        """Whether engines must agree to a tolerance, which real slices take even fp32 beyond."""
+        return self.precision == "fp32" and self.dataset is None
+
+    @property
     def judged(self) -> list[EngineParity]:
         """The engines that computed the graph as it is typed."""
         return [engine for engine in self.engines if engine.precision == self.precision]
@@ -76,7 +81,7 @@ class ParityReport:
     @property
     def worst(self) -> EngineParity:
         """The judged engine furthest away; NaN is further than any number."""
-        if self.precision == "fp32":
+        if self.exact:
             return max(self.judged, key=lambda e: _or(e.max_abs_error, math.inf))
         return min(self.judged, key=lambda e: _or(e.psnr_db, -math.inf))
 

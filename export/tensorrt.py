@@ -18,12 +18,13 @@ from typing import Any
 
 import fastmrigan
 from fastmrigan.errors import MissingDependency, ModelRefused, UsageError
+from fastmrigan.export.plugin import graph_for
 from fastmrigan.files import beside, write_whole
+from fastmrigan.runtime.engine_file import KIND, SCHEMA_VERSION, SUFFIX, rendered, sidecar_path
 from fastmrigan.runtime.model_file import OUTPUT_NAME, ModelFile, read_model_file
 
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 BUCKETS = (1, 4, 8, 16, 32)  # slices a call; a smaller batch is filled up to the next
-KIND, SCHEMA_VERSION = "fastmrigan-engine", 1
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class EngineOptions:
     compute: str | None = None  # e.g. "8.9"; tensorrt-rtx only, None takes this machine's GPU
     version_compatible: bool = False  # later TensorRT versions may load it, somewhat slower
     timing_cache: Path | None = None  # read where it exists, written afterwards
+    plugin: Path | None = None  # library of csrc/tensorrt_plugin, which then makes instance norm
 
 
 def build_engine(model_path: Path, out: Path, options: EngineOptions) -> dict[str, Any]:
@@ -56,15 +58,17 @@ def build_engine(model_path: Path, out: Path, options: EngineOptions) -> dict[st
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = beside(out)
     try:
-        told = in_child(model, aside, options)
+        with graph_for(model.path, options.plugin) as (graph, plugin):
+            told = in_child(model, graph, aside, options)
         engine = aside.read_bytes()
     finally:
         aside.unlink(missing_ok=True)
-    document = sidecar(model, engine, options, told)
+    document = sidecar(model, engine, options, told, plugin)
     sidecar_path(out).unlink(missing_ok=True)  # of an older engine, which it would not fit
     write_whole(out, engine)
     out.chmod(0o600)
-    write_whole(sidecar_path(out), (json.dumps(document, indent=1) + "\n").encode())
+    write_whole(sidecar_path(out), rendered(document))
+    sidecar_path(out).chmod(0o600)
     return document
 
 
@@ -72,13 +76,15 @@ def check(options: EngineOptions, out: Path) -> None:
     """Raises UsageError for options that cannot be."""
     if options.engine not in PACKAGES:
         raise UsageError(f"--engine {options.engine!r}: choose one of {', '.join(PACKAGES)}")
-    if out.suffix != ".engine":
+    if out.suffix != SUFFIX:
         raise UsageError(f"{out}: an engine's name ends in .engine; use --out {out.stem}.engine")
     buckets = options.buckets
     if not buckets or min(buckets) < 1 or list(buckets) != sorted(set(buckets)):
         raise UsageError(
             f"--buckets {','.join(map(str, buckets))}: expected rising batch sizes, e.g. 1,4,8"
         )
+    if options.plugin is not None and options.engine == "tensorrt-rtx":
+        raise UsageError("--plugin: networks of tensorrt-rtx take none; take --engine tensorrt")
     if options.compute is not None:
         if options.engine == "tensorrt":
             raise UsageError(
@@ -90,17 +96,18 @@ def check(options: EngineOptions, out: Path) -> None:
             raise UsageError(f"--compute-capability {options.compute!r}: expected e.g. 8.9")
 
 
-def in_child(model: ModelFile, engine: Path, options: EngineOptions) -> dict[str, str]:
-    """Runs tensorrt_build; what it tells, with the engine written."""
+def in_child(model: ModelFile, graph: Path, engine: Path, options: EngineOptions) -> dict[str, str]:
+    """Runs tensorrt_build on `graph`; what it tells, with the engine written."""
     cache = options.timing_cache
     job = {
         "package": PACKAGES[options.engine],
-        "model": str(model.path),
+        "model": str(graph),
         "engine": str(engine),
         "buckets": options.buckets,
         "compute": options.compute,
         "version_compatible": options.version_compatible,
         "timing_cache": None if cache is None else str(cache),
+        "plugin": None if options.plugin is None else str(options.plugin),
     }
     done = subprocess.run(
         [sys.executable, "-P", "-m", "fastmrigan.export.tensorrt_build", json.dumps(job)],
@@ -121,7 +128,11 @@ def in_child(model: ModelFile, engine: Path, options: EngineOptions) -> dict[str
 
 
 def sidecar(
-    model: ModelFile, engine: bytes, options: EngineOptions, told: dict[str, str]
+    model: ModelFile,
+    engine: bytes,
+    options: EngineOptions,
+    told: dict[str, str],
+    plugin: dict[str, str | int] | None = None,
 ) -> dict[str, Any]:
     """What must hold before the engine is deserialised, and what it does."""
     facts = model.metadata
@@ -141,8 +152,5 @@ def sidecar(
         "model_sha256": model.sha256,
         "model": facts.model_dump(mode="json"),
         "fastmrigan": fastmrigan.__version__,
+        **({} if plugin is None else {"plugin": plugin}),  # a library to load before the engine
     }
-
-
-def sidecar_path(engine: Path) -> Path:
-    return engine.with_name(engine.name + ".json")

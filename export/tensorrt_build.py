@@ -6,7 +6,6 @@ a GPU; `tensorrt_rtx` builds for a compute capability that is given, and needs n
 
 from __future__ import annotations
 
-import ctypes
 import json
 import sys
 import warnings
@@ -14,7 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR (cuda.h)
+from fastmrigan.runtime.backends.tensorrt_package import logger
+from fastmrigan.runtime.cuda_driver import compute_capability
 
 
 class Refused(Exception):
@@ -33,13 +33,16 @@ def child(arguments: list[str]) -> None:
 
 def build(job: dict[str, Any]) -> dict[str, str]:
     """job: package, model, engine (paths), buckets, compute ("8.9" or None), version_compatible,
-    timing_cache (a path or None). Returns version and compute capability."""
+    timing_cache and plugin (paths or None). Returns version and compute capability."""
     here = compute_capability()
     if job["compute"] is None and here is None:  # TensorRT returns garbage without a driver
         raise Refused("no CUDA driver or device here, and the engine is built for the one it finds")
     trt = import_module(job["package"])
     log = logger(trt)
     builder = trt.Builder(log)
+    if job["plugin"] and builder.get_plugin_registry().load_library(job["plugin"]) is None:
+        reason = "; ".join(log.errors) or "no reason given"
+        raise Refused(f"the plugin {job['plugin']} cannot be loaded: {reason}")
     network = builder.create_network(strongly_typed(trt))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(Path(job["model"]).read_bytes()):
@@ -93,37 +96,6 @@ def set_compute_capability(trt: Any, config: Any, asked: str) -> None:
     config.num_compute_capabilities = 1
     if not config.set_compute_capability(known, 0):
         raise Refused(f"compute capability {asked}: refused by the builder")
-
-
-def logger(trt: Any) -> Any:
-    """One that keeps the errors."""
-
-    class Log(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if int(severity) <= int(trt.ILogger.Severity.ERROR):
-                self.errors.append(" ".join(message.split()))
-
-    return Log()
-
-
-def compute_capability() -> str | None:
-    """Of CUDA's first device, e.g. "9.0"; None without a driver or a device."""
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    failed = (
-        cuda.cuInit(0)
-        or cuda.cuDeviceGet(ctypes.byref(device), 0)
-        or cuda.cuDeviceGetAttribute(ctypes.byref(major), MAJOR, device)
-        or cuda.cuDeviceGetAttribute(ctypes.byref(minor), MINOR, device)
-    )
-    return None if failed else f"{major.value}.{minor.value}"
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ set -uo pipefail
 
 declare -A package=(
   [chromium]=chromium        # opens the report
+  [clang++]="clang libclang-rt-dev"  # libFuzzer over what is read of a model file
   [dciodvfy]=dicom3tools     # judges emitted DICOM
   [dcmdump]=dcmtk            # reads it, and receives it (storescp)
   [Orthanc]=orthanc          # receives it
 )
 missing=()
 for command in "${!package[@]}"; do
-  command -v "$command" >/dev/null || missing+=("${package[$command]}")
+  command -v "$command" >/dev/null || missing+=(${package[$command]}) # some are two packages
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then

@@ -11,6 +11,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "capi/layout.h"
@@ -23,7 +24,6 @@ using fastmrigan::Limits;
 using fastmrigan::Task;
 
 struct fmg_engine {
-  fastmrigan::ModelFacts model;
   fastmrigan::EngineOptions options;
   std::unique_ptr<fastmrigan::Engine> engine;
 
@@ -32,8 +32,11 @@ struct fmg_engine {
   std::condition_variable idle;
   bool busy = false;
 
-  int64_t in_height() const { return model.task == Task::sample ? 1 : model.height; }
-  int64_t in_width() const { return model.task == Task::sample ? model.latent_size : model.width; }
+  const fastmrigan::ModelFacts& model() const { return engine->model(); }
+  int64_t in_height() const { return model().task == Task::sample ? 1 : model().height; }
+  int64_t in_width() const {
+    return model().task == Task::sample ? model().latent_size : model().width;
+  }
 };
 
 namespace {
@@ -63,6 +66,9 @@ int guarded(const char* function, const Body& body) noexcept {
   } catch (const std::length_error&) {  // more than a vector can ever hold
     std::snprintf(text, sizeof text, "%s: out of memory; take fewer slices", function);
     return fail(FMG_ERROR_MEMORY, text);
+  } catch (const std::system_error& error) {
+    std::snprintf(text, sizeof text, "%s: the system gives no thread: %s", function, error.what());
+    return fail(FMG_ERROR_MEMORY, text);
   } catch (const std::exception& error) {
     std::snprintf(text, sizeof text, "%s: a bug of ours, please report it: %s", function,
                   error.what());
@@ -90,7 +96,30 @@ int usable_cores() {
   return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
-fastmrigan::EngineOptions check_options(const fmg_options* given) {
+struct Backend {
+  const char* name;
+  std::unique_ptr<fastmrigan::Engine> (*open)(const fastmrigan::ModelBytes& file,
+                                              const fastmrigan::EngineOptions& options);
+};
+
+constexpr Backend BACKENDS[] = {{"openvino", fastmrigan::open_openvino},
+                                {"onnxruntime", fastmrigan::open_onnxruntime},
+                                {"tensorrt", fastmrigan::open_tensorrt}};
+
+const Backend& find_backend(const std::string& name) {
+  for (const Backend& backend : BACKENDS)
+    if (name == backend.name) return backend;
+  throw Error(FMG_ERROR_OPTIONS,
+              "backend '" + name + "': unknown; take openvino, onnxruntime or tensorrt");
+}
+
+// How an engine is to be opened.
+struct Setup {
+  Backend backend;
+  fastmrigan::EngineOptions options;
+};
+
+Setup check_options(const fmg_options* given) {
   fmg_options options;
   fmg_options_init(&options);
   if (given != nullptr) {
@@ -98,27 +127,26 @@ fastmrigan::EngineOptions check_options(const fmg_options* given) {
     options = *given;
   }
   const auto refuse = [](const std::string& text) { return Error(FMG_ERROR_OPTIONS, text); };
-  const std::string backend = options.backend != nullptr ? options.backend : "openvino";
-  if (backend != "openvino") throw refuse("backend '" + backend + "': unknown; take openvino");
+  const Backend& backend = find_backend(options.backend != nullptr ? options.backend : "openvino");
   const std::string precision = options.precision != nullptr ? options.precision : "auto";
-  if (precision != "auto" && precision != "fp32" && precision != "bf16")
-    throw refuse("precision '" + precision + "': OpenVINO offers auto, fp32, bf16");
+  if (precision != "auto" && precision != "fp32" && precision != "bf16" && precision != "fp16" &&
+      precision != "int8")
+    throw refuse("precision '" + precision + "': expected auto, fp32, bf16, fp16 or int8");
   if (options.threads < 0 || options.threads > MAX_THREADS)
     throw refuse("threads " + std::to_string(options.threads) + ": expected 0 to " +
                  std::to_string(MAX_THREADS));
   if (options.batch < 1 || options.batch > MAX_BATCH)
     throw refuse("batch " + std::to_string(options.batch) + ": expected 1 to " +
                  std::to_string(MAX_BATCH));
-  return {options.library != nullptr ? options.library : "", precision,
-          options.threads > 0 ? options.threads : usable_cores(), options.batch};
+  return {backend,
+          {options.library != nullptr ? options.library : "", precision,
+           options.threads > 0 ? options.threads : usable_cores(), options.batch}};
 }
 
-fmg_engine* open(const std::string& name, const uint8_t* data, size_t size,
-                 const fastmrigan::EngineOptions& options) {
+fmg_engine* open(const fastmrigan::ModelBytes& file, const Setup& setup) {
   auto opened = std::make_unique<fmg_engine>();
-  opened->model = fastmrigan::check_model(name, data, size);
-  opened->options = options;
-  opened->engine = fastmrigan::open_openvino(name, data, size, opened->model, options);
+  opened->options = setup.options;
+  opened->engine = setup.backend.open(file, setup.options);
   return opened.release();
 }
 
@@ -212,9 +240,9 @@ int fmg_open(const char* path, const fmg_options* options, fmg_engine** engine) 
   return guarded("fmg_open", [&] {
     need(path != nullptr, "fmg_open: path is NULL");
     need(engine != nullptr, "fmg_open: engine is NULL");
-    const fastmrigan::EngineOptions checked = check_options(options);
+    const Setup setup = check_options(options);
     const std::vector<uint8_t> data = fastmrigan::read_file(path);
-    *engine = open(path, data.data(), data.size(), checked);
+    *engine = open({path, true, data.data(), data.size()}, setup);
   });
 }
 
@@ -224,8 +252,8 @@ int fmg_open_memory(const void* data, size_t size, const fmg_options* options,
   return guarded("fmg_open_memory", [&] {
     need(data != nullptr, "fmg_open_memory: data is NULL");
     need(engine != nullptr, "fmg_open_memory: engine is NULL");
-    *engine =
-        open("model in memory", static_cast<const uint8_t*>(data), size, check_options(options));
+    const auto* bytes = static_cast<const uint8_t*>(data);
+    *engine = open({"model in memory", false, bytes, size}, check_options(options));
   });
 }
 
@@ -236,7 +264,7 @@ int fmg_get_info(const fmg_engine* engine, fmg_info* info) {
     need(engine != nullptr, "fmg_get_info: engine is NULL");
     need(info != nullptr, "fmg_get_info: info is NULL");
     check_size("fmg_info.size", info->size, sizeof(fmg_info), FMG_ERROR_ARGUMENT);
-    const fastmrigan::ModelFacts& model = engine->model;
+    const fastmrigan::ModelFacts& model = engine->model();
     const fastmrigan::EngineFacts& facts = engine->engine->facts();
     info->task = model.task == Task::sample ? FMG_SAMPLE : FMG_TRANSLATE;
     info->height = model.height;
@@ -263,7 +291,7 @@ int fmg_run(fmg_engine* engine, const float* in, int64_t n, float* out) {
     need(out != nullptr, "fmg_run: out is NULL");
     need(n >= 0, "fmg_run: n is negative");
     const fmg_slices from = dense(const_cast<float*>(in)), to = dense(out);
-    const fastmrigan::ModelFacts& model = engine->model;
+    const fastmrigan::ModelFacts& model = engine->model();
     const Layout source("fmg_run", "in", &from, engine->in_height(), engine->in_width(), n);
     const Layout target("fmg_run", "out", &to, model.height, model.width, n);
     run("fmg_run", *engine, source, n, target, Limits());
@@ -281,7 +309,7 @@ int fmg_run_slices(fmg_engine* engine, const fmg_slices* in, int64_t n, const fm
       need(call->deadline_us >= 0, "fmg_run_slices: deadline_us is negative");
       limits = Limits(call->deadline_us, call->cancel);
     }
-    const fastmrigan::ModelFacts& model = engine->model;
+    const fastmrigan::ModelFacts& model = engine->model();
     const Layout source("fmg_run_slices", "in", in, engine->in_height(), engine->in_width(), n);
     const Layout target("fmg_run_slices", "out", out, model.height, model.width, n);
     run("fmg_run_slices", *engine, source, n, target, limits);
@@ -294,7 +322,7 @@ int fmg_measure(const fmg_engine* engine, const fmg_slices* in, int64_t n, doubl
     need(engine != nullptr, "fmg_measure: engine is NULL");
     need(low != nullptr && high != nullptr, "fmg_measure: low or high is NULL");
     need(n >= 1, "fmg_measure: n is not at least 1");
-    const fastmrigan::ModelFacts& model = engine->model;
+    const fastmrigan::ModelFacts& model = engine->model();
     need(model.task == Task::translate, "fmg_measure: the model samples; it takes no slices");
     if (!model.rule)
       throw Error(FMG_ERROR_MODEL,

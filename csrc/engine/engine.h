@@ -1,4 +1,4 @@
-// What every backend offers the C library: a model compiled for one batch size, run synchronously.
+// What every backend offers the C library: a model ready for one batch size, run synchronously.
 #pragma once
 
 #include <chrono>
@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "model_file/model_file.h"
 
@@ -13,9 +14,17 @@ namespace fastmrigan {
 
 struct EngineOptions {
   std::string library;    // path of the backend's C library; empty: its plain name
-  std::string precision;  // fp32, bf16 or auto
+  std::string precision;  // fp32, bf16, fp16, int8 or auto
   int threads;            // at least 1
   int batch;              // at least 1
+};
+
+// The whole of a model file, or of a TensorRT engine.
+struct ModelBytes {
+  std::string name;  // what messages call it: its path where it has one
+  bool has_path;
+  const uint8_t* data;
+  size_t size;
 };
 
 // What ends a call early.
@@ -61,15 +70,21 @@ class Engine {
   // Throws Error FMG_ERROR_BACKEND, FMG_ERROR_DEADLINE, FMG_ERROR_CANCELLED.
   virtual void run(const Limits& limits) = 0;
 
+  const ModelFacts& model() const { return model_; }
   const EngineFacts& facts() const { return facts_; }
 
  protected:
+  explicit Engine(ModelFacts model) : model_(std::move(model)) {}
+
+  const ModelFacts model_;
   EngineFacts facts_;
 };
 
-// name: what messages call the model. Throws Error FMG_ERROR_OPTIONS, FMG_ERROR_MODEL,
-// FMG_ERROR_BACKEND_MISSING, FMG_ERROR_BACKEND_VERSION, FMG_ERROR_BACKEND.
-std::unique_ptr<Engine> open_openvino(const std::string& name, const uint8_t* data, size_t size,
-                                      const ModelFacts& model, const EngineOptions& options);
+// Each checks the model and opens it. Throws Error FMG_ERROR_OPTIONS, FMG_ERROR_FILE,
+// FMG_ERROR_MODEL, FMG_ERROR_BACKEND_MISSING (the backend was not built in, too),
+// FMG_ERROR_BACKEND_VERSION, FMG_ERROR_BACKEND.
+std::unique_ptr<Engine> open_openvino(const ModelBytes& file, const EngineOptions& options);
+std::unique_ptr<Engine> open_onnxruntime(const ModelBytes& file, const EngineOptions& options);
+std::unique_ptr<Engine> open_tensorrt(const ModelBytes& file, const EngineOptions& options);
 
 }  // namespace fastmrigan

@@ -7,7 +7,8 @@
 
 namespace fastmrigan {
 
-Library::Library(const std::string& purpose, const std::vector<std::string>& names)
+Library::Library(const std::string& purpose, const std::vector<std::string>& names,
+                 const char* remedy)
     : purpose_(purpose) {
   std::string reason;
   for (const std::string& name : names) {
@@ -20,8 +21,7 @@ Library::Library(const std::string& purpose, const std::vector<std::string>& nam
     reason = text != nullptr ? text : "no reason given";
   }
   throw Error(FMG_ERROR_BACKEND_MISSING,
-              purpose + ": cannot load its library (" + reason +
-                  "); install it, or name its path in fmg_options.library");
+              purpose + ": cannot load its library (" + reason + "); " + remedy);
 }
 
 void* Library::symbol(const char* name) const {

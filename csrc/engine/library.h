@@ -9,9 +9,10 @@ namespace fastmrigan {
 
 class Library {
  public:
-  // Opens the first of `names` that can be loaded. purpose: what for, in messages ("backend
+  // Opens the first of `names` that can be loaded. purpose, remedy: what for, in messages ("backend
   // openvino"). Throws Error FMG_ERROR_BACKEND_MISSING.
-  Library(const std::string& purpose, const std::vector<std::string>& names);
+  Library(const std::string& purpose, const std::vector<std::string>& names,
+          const char* remedy = "install it, or name its path in fmg_options.library");
 
   // Throws Error FMG_ERROR_BACKEND_VERSION where the library lacks the function.
   template <typename Function>

@@ -1,17 +1,18 @@
 // OpenVINO on the CPU: the same graph, shapes and properties as fastmrigan/runtime/backends/
 // openvino.py sets, so that both give the same bits.
-#include <algorithm>
 #include <cctype>
 #include <condition_variable>
 #include <cstdio>
 #include <cstring>
 #include <mutex>
-#include <new>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
+#include "engine/buffer.h"
 #include "engine/engine.h"
 #include "engine/openvino_api.h"
+#include "engine/precision.h"
 #include "include/fastmrigan.h"
 
 namespace fastmrigan {
@@ -19,30 +20,13 @@ namespace {
 
 // auto takes bf16 only where the model file says that it stays this close to PyTorch.
 constexpr double BF16_MIN_DB = 45.0;
-constexpr size_t ALIGNMENT = 64;  // OpenVINO then uses the memory as it is
+constexpr Precisions PRECISIONS{"openvino", "auto, fp32, bf16", "bf16, fp16, int8"};
 
-struct FreeAligned {
-  void operator()(float* memory) const { ::operator delete(memory, std::align_val_t{ALIGNMENT}); }
-};
-using Buffer = std::unique_ptr<float, FreeAligned>;
-
-Buffer zeros(int64_t count) {
-  const size_t bytes = static_cast<size_t>(count) * sizeof(float);
-  auto* memory = static_cast<float*>(::operator new(bytes, std::align_val_t{ALIGNMENT}));
-  std::memset(memory, 0, bytes);
-  return Buffer(memory);
-}
-
-int64_t product(const std::vector<int64_t>& shape) {
-  int64_t total = 1;
-  for (const int64_t side : shape) total *= side;
-  return total;
-}
-
-std::string brackets(const std::vector<int64_t>& shape) {
-  std::string text;
-  for (const int64_t side : shape) text += (text.empty() ? "[" : ", ") + std::to_string(side);
-  return text + "]";
+// Nodes that only move or convert values say nothing about the precision of the arithmetic.
+bool arithmetic(const char* node_type) {
+  for (const char* other : {"Const", "Convert", "Input", "Output", "Reorder", "Reshape"})
+    if (std::strcmp(node_type, other) == 0) return false;
+  return true;
 }
 
 // Signalled from a thread of OpenVINO's.
@@ -61,29 +45,26 @@ struct Done {
 
 class OpenVINOEngine final : public Engine {
  public:
-  OpenVINOEngine(const std::string& name, const uint8_t* data, size_t size, const ModelFacts& model,
-                 const EngineOptions& options)
-      : ov_(load_openvino(options.library)),
-        subject_(name + ": openvino refuses the graph"),
+  OpenVINOEngine(const ModelBytes& file, ModelFacts model, const EngineOptions& options)
+      : Engine(std::move(model)),
+        ov_(load_openvino(options.library)),
+        subject_(file.name + ": openvino refuses the graph"),
         threads_(std::to_string(options.threads)),
+        in_shape_(input_shape(model_, options.batch)),
+        out_shape_(output_shape(model_, options.batch)),
+        in_(zeros(in_shape_)),
+        out_(zeros(out_shape_)),
         compiled_(nullptr, ov_.ov_compiled_model_free),
         request_(nullptr, ov_.ov_infer_request_free) {
     facts_.backend = "openvino";
     facts_.version = ov_.version;
     facts_.device = ov_.property("FULL_DEVICE_NAME");
-    choose_precision(model, options.precision);
-    if (model.task == Task::sample)
-      in_shape_ = {options.batch, model.latent_size};
-    else
-      in_shape_ = {options.batch, 1, model.height, model.width};
-    out_shape_ = {options.batch, 1, model.height, model.width};
-    in_ = zeros(product(in_shape_));
-    out_ = zeros(product(out_shape_));
+    choose_precision(file.name, options.precision);
 
-    OpenVINO::Owned<ov_model_t> graph = read(name, data, size);
-    if (facts_.precision == "bf16") {
+    OpenVINO::Owned<ov_model_t> graph = read(file);
+    if (facts_.precision != "fp32") {
       compile(graph.get(), "YES");
-      check_runs_bf16(name);
+      check_runs_in_precision(file.name);
     }
     compile(graph.get(), "NO");
     check(ov_.ov_infer_request_set_callback(request_.get(), &callback_));
@@ -119,9 +100,24 @@ class OpenVINOEngine final : public Engine {
       ov_.check(status, "backend openvino: cannot run the model", FMG_ERROR_BACKEND);
   }
 
-  void choose_precision(const ModelFacts& model, const std::string& asked) {
-    const bool here =
-        (" " + ov_.property("OPTIMIZATION_CAPABILITIES") + " ").find(" BF16 ") != std::string::npos;
+  bool processor_has(std::string precision) const {
+    for (char& c : precision) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    const std::string all = " " + ov_.property("OPTIMIZATION_CAPABILITIES") + " ";
+    return all.find(" " + precision + " ") != all.npos;
+  }
+
+  void choose_precision(const std::string& name, const std::string& asked) {
+    if (model_.precision != "fp32") {
+      if (!processor_has(model_.precision))
+        throw Error(FMG_ERROR_OPTIONS, "backend openvino: " + name + " is typed in " +
+                                           model_.precision + ", and this processor has no " +
+                                           model_.precision +
+                                           " arithmetic; export it with --precision fp32");
+      facts_.precision = model_.precision;
+      facts_.why_precision = "as the file is typed";
+      return;
+    }
+    const bool here = processor_has("bf16");
     facts_.precision = asked;
     if (asked == "bf16" && !here)
       throw Error(FMG_ERROR_OPTIONS,
@@ -130,28 +126,34 @@ class OpenVINOEngine final : public Engine {
     facts_.precision = "fp32";
     if (!here) {
       facts_.why_precision = "auto: the processor has no bf16";
-    } else if (!model.bf16_db) {
+    } else if (!model_.bf16_db) {
       facts_.why_precision = "auto: the model file records nothing about bf16";
     } else {
-      if (*model.bf16_db >= BF16_MIN_DB) facts_.precision = "bf16";
+      if (*model_.bf16_db >= BF16_MIN_DB) facts_.precision = "bf16";
       char text[96];
       std::snprintf(text, sizeof text, "auto: %.1f dB in bf16 by the model file, %g wanted",
-                    *model.bf16_db, BF16_MIN_DB);
+                    *model_.bf16_db, BF16_MIN_DB);
       facts_.why_precision = text;
     }
   }
 
+  // Of files typed when they were exported: openvino.py says why.
+  const char* hint() const {
+    if (model_.precision != "fp32") return model_.precision == "fp16" ? "f16" : "f32";
+    return facts_.precision == "bf16" ? "bf16" : "f32";
+  }
+
   // The graph with its batch fixed, checked against the metadata.
-  OpenVINO::Owned<ov_model_t> read(const std::string& name, const uint8_t* data, size_t size) {
+  OpenVINO::Owned<ov_model_t> read(const ModelBytes& file) {
     ov_model_t* read = nullptr;
-    check(ov_.ov_core_read_model_from_memory_buffer(ov_.core, reinterpret_cast<const char*>(data),
-                                                    size, nullptr, &read));
+    check(ov_.ov_core_read_model_from_memory_buffer(
+        ov_.core, reinterpret_cast<const char*>(file.data), file.size, nullptr, &read));
     OpenVINO::Owned<ov_model_t> graph(read, ov_.ov_model_free);
     size_t inputs = 0, outputs = 0;
     check(ov_.ov_model_inputs_size(read, &inputs));
     check(ov_.ov_model_outputs_size(read, &outputs));
     if (inputs != 1 || outputs != 1)
-      throw Error(FMG_ERROR_MODEL, name + ": has " + std::to_string(inputs) + " inputs and " +
+      throw Error(FMG_ERROR_MODEL, file.name + ": has " + std::to_string(inputs) + " inputs and " +
                                        std::to_string(outputs) +
                                        " outputs where one of each is expected; export it again");
     ov_output_const_port_t* port = nullptr;
@@ -164,7 +166,7 @@ class OpenVINOEngine final : public Engine {
     const bool fits = fits_input(shape);
     ov_.ov_partial_shape_free(&shape);
     if (!fits || type != ov_element_type_e::F32)
-      throw Error(FMG_ERROR_MODEL, name + ": its graph does not take float32 " +
+      throw Error(FMG_ERROR_MODEL, file.name + ": its graph does not take float32 " +
                                        brackets(in_shape_) +
                                        ", as its metadata says; export it again");
     std::vector<ov_dimension_t> fixed;
@@ -187,10 +189,9 @@ class OpenVINOEngine final : public Engine {
 
   void compile(ov_model_t* graph, const char* profiling) {
     request_.reset();
-    const char* hint = facts_.precision == "bf16" ? "bf16" : "f32";
     ov_compiled_model_t* compiled = nullptr;
     check(ov_.ov_core_compile_model(ov_.core, graph, "CPU", 8, &compiled,
-                                    "INFERENCE_PRECISION_HINT", hint, "INFERENCE_NUM_THREADS",
+                                    "INFERENCE_PRECISION_HINT", hint(), "INFERENCE_NUM_THREADS",
                                     threads_.c_str(), "NUM_STREAMS", "1", "PERF_COUNT", profiling));
     compiled_.reset(compiled);
     check_output();
@@ -207,7 +208,7 @@ class OpenVINOEngine final : public Engine {
     const OpenVINO::Owned<ov_output_const_port_t> output(port, ov_.ov_output_const_port_free);
     ov_shape_t shape{};
     check(ov_.ov_const_port_get_shape(port, &shape));
-    const std::vector<int64_t> made(shape.dims, shape.dims + shape.rank);
+    const Shape made(shape.dims, shape.dims + shape.rank);
     ov_.ov_shape_free(&shape);
     ov_element_type_e type{};
     check(ov_.ov_port_get_element_type(port, &type));
@@ -218,7 +219,7 @@ class OpenVINOEngine final : public Engine {
   }
 
   template <typename Set>
-  void bind(const std::vector<int64_t>& sides, float* memory, Set set) {
+  void bind(const Shape& sides, float* memory, Set set) {
     ov_shape_t shape{};
     check(ov_.ov_shape_create(static_cast<int64_t>(sides.size()), sides.data(), &shape));
     ov_tensor_t* made = nullptr;
@@ -232,27 +233,31 @@ class OpenVINOEngine final : public Engine {
 
   // OpenVINO accepts the hint and then runs some operators in fp32 whatever is asked. Its C API
   // tells what ran through the profile of a run alone.
-  void check_runs_bf16(const std::string& name) {
+  void check_runs_in_precision(const std::string& name) {
+    const char* kind = facts_.precision == "bf16"   ? "_bf16"
+                       : facts_.precision == "fp16" ? "_f16"
+                                                    : "_i8";
     check(ov_.ov_infer_request_infer(request_.get()));
     ov_profiling_info_list_t list{};
     check(ov_.ov_infer_request_get_profiling_info(request_.get(), &list));
     bool found = false;
     for (size_t i = 0; i < list.size; ++i) {
-      std::string kind = list.profiling_infos[i].exec_type;
-      std::transform(kind.begin(), kind.end(), kind.begin(),
-                     [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-      found |= kind.find("bf16") != kind.npos;
+      const ov_profiling_info_t& node = list.profiling_infos[i];
+      std::string ran_as = node.exec_type;
+      for (char& c : ran_as) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+      found |= arithmetic(node.node_type) && ran_as.find(kind) != ran_as.npos;
     }
     ov_.ov_profiling_info_list_free(&list);
     if (!found)
-      throw Error(FMG_ERROR_OPTIONS, "precision bf16: OpenVINO runs every operator of " + name +
-                                         " in fp32; take fp32");
+      throw Error(FMG_ERROR_OPTIONS, "precision " + facts_.precision +
+                                         ": OpenVINO runs every operator of " + name +
+                                         " in another one; take fp32");
   }
 
   const OpenVINO& ov_;
-  std::string subject_, threads_;
-  std::vector<int64_t> in_shape_, out_shape_;
-  Buffer in_, out_;  // outlive the request, which runs on them
+  const std::string subject_, threads_;
+  const Shape in_shape_, out_shape_;
+  const Buffer in_, out_;  // outlive the request, which runs on them
   OpenVINO::Owned<ov_compiled_model_t> compiled_;
   Done done_;
   const ov_callback_t callback_{Done::set, &done_};  // OpenVINO keeps its address
@@ -261,9 +266,10 @@ class OpenVINOEngine final : public Engine {
 
 }  // namespace
 
-std::unique_ptr<Engine> open_openvino(const std::string& name, const uint8_t* data, size_t size,
-                                      const ModelFacts& model, const EngineOptions& options) {
-  return std::make_unique<OpenVINOEngine>(name, data, size, model, options);
+std::unique_ptr<Engine> open_openvino(const ModelBytes& file, const EngineOptions& options) {
+  ModelFacts model = check_model(file.name, file.data, file.size);
+  check_precision(PRECISIONS, file.name, model.precision, options.precision);
+  return std::make_unique<OpenVINOEngine>(file, std::move(model), options);
 }
 
 }  // namespace fastmrigan

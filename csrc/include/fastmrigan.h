@@ -38,18 +38,19 @@ extern "C" {
 /* What a call ends with. A number is never given another meaning. */
 enum {
   FMG_OK = 0,
-  FMG_ERROR_ARGUMENT = 1, /* null, negative, a stride or size that does not fit */
-  FMG_ERROR_OPTIONS = 2,  /* an unknown backend or precision, threads or batch out of range */
-  FMG_ERROR_FILE = 3,     /* the model file cannot be read */
-  FMG_ERROR_MODEL = 4,    /* the model file is damaged, altered, newer or not ours */
-  FMG_ERROR_BACKEND_MISSING = 5, /* the backend's library cannot be loaded */
+  FMG_ERROR_ARGUMENT = 1,        /* null, negative, a stride or size that does not fit */
+  FMG_ERROR_OPTIONS = 2,         /* a backend, precision, threads or batch that cannot be */
+  FMG_ERROR_FILE = 3,            /* the model file, or an engine's sidecar, cannot be read */
+  FMG_ERROR_MODEL = 4,           /* the model file is damaged, altered, newer or not ours */
+  FMG_ERROR_BACKEND_MISSING = 5, /* the backend was not built in, or its library (or driver) cannot
+                                    be loaded */
   FMG_ERROR_BACKEND_VERSION = 6, /* it is there, but of a version that this library cannot use */
   FMG_ERROR_BACKEND = 7,         /* the backend refused the graph or failed to run it */
   FMG_ERROR_INPUT = 8,           /* the input holds NaN or infinite values */
   FMG_ERROR_OUTPUT = 9,          /* the model made NaN or infinite values */
   FMG_ERROR_DEADLINE = 10,       /* the call's deadline passed */
   FMG_ERROR_CANCELLED = 11,      /* the call's cancellation flag was set */
-  FMG_ERROR_MEMORY = 12,         /* out of memory */
+  FMG_ERROR_MEMORY = 12,         /* out of memory, or of threads */
   FMG_ERROR_BUG = 13             /* a bug of ours: please report the text */
 };
 
@@ -58,13 +59,19 @@ typedef struct fmg_engine fmg_engine;
 
 /* How an engine is set up. fmg_options_init gives every field its default. */
 typedef struct fmg_options {
-  size_t size;           /* sizeof(fmg_options) of the header compiled against: its version */
-  const char* backend;   /* "openvino" (default) */
-  const char* library;   /* path of the backend's C library; NULL (default): by its plain name */
-  const char* precision; /* "fp32", "bf16" or "auto" (default): bf16 only where the processor has it
-                            and the model file records at least 45 dB for it */
-  int32_t threads;       /* threads of a call; 0 (default): as many as this process may use */
-  int32_t batch;         /* slices that the backend takes at once, 1 (default) to 4096 */
+  size_t size; /* sizeof(fmg_options) of the header compiled against: its version */
+  /* "openvino" (default), "onnxruntime" or "tensorrt"; the last two where the library was built
+   * with their headers. "tensorrt" (compiled, not run) takes an .engine file of `fastmrigan export
+   * --engine tensorrt` with its sidecar .engine.json beside it, in place of a model file. */
+  const char* backend;
+  const char* library; /* path of the backend's C library (libopenvino_c, libonnxruntime,
+                          libnvinfer); NULL (default): by its plain name */
+  /* "auto" (default), "fp32" or, of OpenVINO, "bf16", which auto takes only where the processor has
+   * it and the model file records at least 45 dB for it. A file that was exported in bf16, fp16 or
+   * int8, and an engine, run in that alone: "auto" or its name. */
+  const char* precision;
+  int32_t threads; /* threads of a call; 0 (default): as many as this process may use */
+  int32_t batch;   /* slices that the backend takes at once, 1 (default) to 4096 */
 } fmg_options;
 
 /* What an opened engine is. The texts live until the engine is closed. */
@@ -74,10 +81,10 @@ typedef struct fmg_info {
   int32_t height, width;       /* of a slice, in pixels */
   int32_t latent_size;         /* of an FMG_SAMPLE model's input; 0 otherwise */
   int32_t batch, threads;      /* as they run */
-  const char* backend;         /* "openvino" */
+  const char* backend;         /* its name, as in fmg_options */
   const char* backend_version; /* as the backend itself gives it */
-  const char* device;          /* the processor's name */
-  const char* precision;       /* "fp32" or "bf16" */
+  const char* device;          /* the name of the processor, or of the GPU */
+  const char* precision;       /* "fp32", "bf16", "fp16" or "int8" */
   const char* why_precision;   /* where it was left to the engine; else "" */
   const char* recipe;
   const char* source_contrast; /* "" where the model file names none */
@@ -137,7 +144,7 @@ FMG_API void fmg_options_init(fmg_options* options);
  * _BACKEND, _MEMORY. */
 FMG_API int fmg_open(const char* path, const fmg_options* options, fmg_engine** engine);
 
-/* The same from memory, which is not looked at after the call. */
+/* The same from memory, which is not looked at after the call. Not for "tensorrt". */
 FMG_API int fmg_open_memory(const void* data, size_t size, const fmg_options* options,
                             fmg_engine** engine);
 
@@ -155,8 +162,8 @@ FMG_API int fmg_run(fmg_engine* engine, const float* in, int64_t n, float* out);
 
 /* The same from and to memory of any layout, graded on the way. call NULL: no deadline, no
  * cancellation. FMG_OK says that all slices were there by the deadline. A call past its deadline,
- * or cancelled, comes back once the backend has finished the layer at hand. Gives
- * FMG_ERROR_DEADLINE and _CANCELLED too. */
+ * or cancelled, comes back once the backend has finished the layer at hand (TensorRT: the batch).
+ * Gives FMG_ERROR_DEADLINE and _CANCELLED too. */
 FMG_API int fmg_run_slices(fmg_engine* engine, const fmg_slices* in, int64_t n,
                            const fmg_slices* out, const fmg_call* call);
 

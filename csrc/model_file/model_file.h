@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "model_file/json.h"
+
 namespace fastmrigan {
 
 enum class Task { sample, translate };
@@ -23,11 +25,16 @@ struct ModelFacts {
   int32_t latent_size = 0;          // task sample
   std::optional<GradingRule> rule;  // none where the file states no rule known here
   std::optional<double> bf16_db;    // parity of OpenVINO in bf16
+  std::string precision = "fp32";   // that the graph is typed in: fp32, bf16, fp16 or int8
   std::string recipe, source_contrast, target_contrast, graph_sha256;
 };
 
-// The whole of a file. Throws Error FMG_ERROR_FILE.
-std::vector<uint8_t> read_file(const std::string& path);
+// The whole of a file. what: that it is, in the message. Throws Error FMG_ERROR_FILE.
+std::vector<uint8_t> read_file(const std::string& path, const char* what = "the model file");
+
+// The facts of the document in a model file, or of the same in the sidecar of a TensorRT engine.
+// name: what messages call the file. Throws Error FMG_ERROR_MODEL.
+ModelFacts read_metadata(const std::string& name, const Json& json);
 
 // Checks a model file. name: what messages call it. Throws Error FMG_ERROR_MODEL where it is
 // damaged, carries no (or unreadable, or newer) metadata, or keeps weights outside the file.

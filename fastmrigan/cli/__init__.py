@@ -73,9 +73,9 @@ def main() -> None:
         code = build_app()(standalone_mode=False) or EXIT_OK
         sys.stdout.flush()
     except FastMriganError as error:
-        fail(str(error), error.exit_code)
+        fail(said_by(error), error.exit_code)
     except complaint as error:  # type: ignore[misc]
-        fail(f"{error.format_message()} (see `fastmrigan --help`)", EXIT_USAGE)
+        fail(f"{one_line(error.format_message())} (see `fastmrigan --help`)", EXIT_USAGE)
     except (BrokenPipeError, SystemExit):  # typer leaves by SystemExit on a closed pipe alone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush
         sys.exit(EXIT_PIPE_CLOSED)
@@ -98,16 +98,30 @@ def where(error: OSError) -> str:
     return f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
 
 
+def said_by(error: FastMriganError) -> str:
+    """Its message, in which what a library said over several lines is one."""
+    cause = str(error.__cause__ or "")
+    return str(error).replace(cause, one_line(cause)) if cause else str(error)
+
+
+def one_line(text: str) -> str:
+    """What a library says, without the line breaks and columns it says it in."""
+    return " ".join(text.split())
+
+
 def fail_as_bug(error: BaseException) -> NoReturn:
     if os.environ.get("FASTMRIGAN_DEBUG"):
         traceback.print_exception(error)
     fail(
-        f"unexpected {type(error).__name__}: {error} (a bug of ours: run again with "
+        f"unexpected {type(error).__name__}: {one_line(str(error))} (a bug of ours: run again with "
         f"FASTMRIGAN_DEBUG=1 and report what it prints at {ISSUES})",
         EXIT_BUG,
     )
 
 
 def fail(message: str, code: int) -> NoReturn:
-    print("fastmrigan: " + " ".join(message.split()), file=sys.stderr)
+    """Ends the process with one line, whatever names of files stand in it."""
+    from fastmrigan.imaging.walker import printable
+
+    print(f"fastmrigan: {printable(message)}", file=sys.stderr)
     sys.exit(code)

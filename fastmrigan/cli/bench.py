@@ -10,7 +10,7 @@ import typer
 
 def bench(
     model: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="Model file (.onnx).")
+        Path | None, typer.Argument(metavar="FILE", help="Model file (.onnx) or engine (.engine).")
     ] = None,
     batch: Annotated[str, typer.Option(help="Slices a call, comma-separated.")] = "1,8,64",
     backend: Annotated[
@@ -35,6 +35,13 @@ def bench(
         ),
     ] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="latency (one call at a time on all threads), throughput (several at once), or "
+            "both, comma-separated."
+        ),
+    ] = "latency",
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for bench.json and bench.png [default: NAME-bench]."),
@@ -54,9 +61,9 @@ def bench(
 ) -> None:
     """Measure cold start, latency and throughput of a model file on this machine.
 
-    Backends take turns within one run. Calls are timed one after another and, with --rate, as they
-    arrive; at the engine (latents or slices in, slices out) and end to end; the cold start in
-    fresh processes.
+    Backends take turns within one run. Calls are timed one after another (in --mode throughput
+    several at once) and, with --rate, as they arrive; at the engine (latents or slices in, slices
+    out) and end to end; the cold start in fresh processes.
     """
     import json
     from importlib.util import find_spec
@@ -84,7 +91,7 @@ def bench(
             "or add --no-plot"
         )
     from fastmrigan.runtime import latency
-    from fastmrigan.runtime.model_file import read_model_file
+    from fastmrigan.runtime.engine_file import read_model
 
     names = () if backend == "all" else tuple(n.strip() for n in backend.split(","))
     options = latency.BenchOptions(
@@ -95,9 +102,10 @@ def bench(
         scopes=tuple(dict.fromkeys(part.strip() for part in scope.split(","))),
         rates=rates(rate) if rate else (),
         precision=precision,
+        modes=tuple(dict.fromkeys(part.strip() for part in mode.split(","))),
     )
     latency.check(options)
-    read_model_file(model)  # refused here, before a folder is made for it
+    read_model(model)  # refused here, before a folder is made for it
     folder = out or Path(f"{model.stem}-bench")
     json_path, plot_path = json_file or folder / "bench.json", folder / "bench.png"
     check_own_json(json_path, latency.KIND, "--json" if json_file else "--out")

@@ -10,7 +10,7 @@ from fastmrigan.cli.bench_table import label, milliseconds, row
 from fastmrigan.errors import UsageError
 from fastmrigan.runtime.latency import KIND, SCHEMA_VERSION
 
-SAME = ("backend", "precision", "batch", "threads", "scope", "rate")  # what makes rows comparable
+SAME = ("backend", "precision", "mode", "batch", "threads", "scope", "rate")  # of comparable rows
 SCOPES = {"engine": "engine", "end-to-end": "e2e"}
 
 
@@ -55,7 +55,7 @@ def compared(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
     for key in both:
         a, b = sides[0][key], sides[1][key]
         cells = [SCOPES[a["scope"]], str(a["batch"]), str(a["threads"])]
-        cells.append("closed" if a["rate"] is None else f"{a['rate']:g}")
+        cells.append(a["loop"] if a["rate"] is None else f"{a['rate']:g}")
         for percent in ("p50", "p99"):
             taken = [side["call_ms"][percent] for side in (a, b)]
             cells += [milliseconds(side["call_ms"], percent) for side in (a, b)] + [

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 
 def draw(document: dict[str, Any]) -> bytes:
-    """A PNG of four panels: cold start by phase, latency and slices a second by batch (closed loop,
-    the largest number of threads, engine alone where that was measured), latency over the run."""
+    """A PNG of four panels: cold start by phase, latency and slices a second by batch (calls
+    at the engine's own pace, the largest number of threads, engine alone where that was measured),
+    latency over the run."""
     import io
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -25,7 +26,7 @@ def draw(document: dict[str, Any]) -> bytes:
     draw_over_time(over_time, shown)
     engines: dict[str, list[dict[str, Any]]] = {}
     for call in shown:
-        engines.setdefault(label(call), []).append(call)
+        engines.setdefault(side(call), []).append(call)
     batches = sorted({call["batch"] for call in shown})
     for place, (name, calls) in enumerate(engines.items()):
         calls = sorted(calls, key=lambda c: c["batch"])
@@ -70,12 +71,17 @@ def draw_cold(axes: Axes, records: list[dict[str, Any]]) -> None:
 
 
 def shown_calls(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of the measurements, those of one scope, the closed loop and one number of threads."""
+    """Of the measurements, those of one scope and number of threads, at no fixed rate."""
     scopes = {call["scope"] for call in calls}
     scope = "engine" if "engine" in scopes else "end-to-end"
     threads = max(call["threads"] for call in calls)
-    wanted = (scope, "closed", threads)
-    return [c for c in calls if (c["scope"], c["loop"], c["threads"]) == wanted]
+    wanted = (scope, None, threads)
+    return [c for c in calls if (c["scope"], c["rate"], c["threads"]) == wanted]
+
+
+def side(call: dict[str, Any]) -> str:
+    """The name of one side of the picture."""
+    return f"{label(call)}, throughput" if call["mode"] == "throughput" else label(call)
 
 
 def draw_over_time(axes: Axes, calls: list[dict[str, Any]]) -> None:
@@ -85,8 +91,8 @@ def draw_over_time(axes: Axes, calls: list[dict[str, Any]]) -> None:
         turns = range(1, len(call["rounds"]) + 1)
         axes.set_xticks(turns)
         middle, longest = ([r[p] for r in call["rounds"]] for p in ("p50_ms", "max_ms"))
-        axes.plot(turns, middle, "o-", color=f"C{place}", label=f"{label(call)}, p50")
-        axes.plot(turns, longest, "_--", color=f"C{place}", label=f"{label(call)}, longest")
+        axes.plot(turns, middle, "o-", color=f"C{place}", label=f"{side(call)}, p50")
+        axes.plot(turns, longest, "_--", color=f"C{place}", label=f"{side(call)}, longest")
     axes.set(yscale="log", title=f"over the run, batch {least}", ylabel="ms a call", xlabel="turn")
     axes.legend(fontsize=8)
     axes.grid(axis="y", alpha=0.3)

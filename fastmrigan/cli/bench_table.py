@@ -7,6 +7,7 @@ from typing import Any
 SCOPES = {"engine": "engine alone", "end-to-end": "end to end, pixels out"}
 LOOPS = {
     "closed": "a call when the last one ends",
+    "flow": "several calls at once (mode throughput)",
     "open": "calls at a fixed rate a second, from when each should have begun",
 }
 

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from fastmrigan.runtime.generator import Generator
     from fastmrigan.runtime.job import JobResult
 
-Model = Annotated[Path, typer.Argument(help="A model file written by `fastmrigan export`.")]
+Model = Annotated[
+    Path, typer.Argument(help="A model file, or an engine (.engine), of `fastmrigan export`.")
+]
 Out = Annotated[Path, typer.Option(help="Folder for the slices; resumed if it has some.")]
 Format = Annotated[
     str,
@@ -28,7 +30,12 @@ Dtype = Annotated[
         "have nothing else."
     ),
 ]
-Backend = Annotated[str, typer.Option(help="auto, openvino, onnxruntime, …")]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="auto, openvino, onnxruntime, onnxruntime-cuda, or tensorrt, which runs an .engine."
+    ),
+]
 Precision = Annotated[
     str,
     typer.Option(
@@ -38,14 +45,23 @@ Precision = Annotated[
 ]
 Batch = Annotated[int, typer.Option(help="Slices an engine call.")]
 Threads = Annotated[int | None, typer.Option(help="Default: all this process may use.")]
+Mode = Annotated[
+    str,
+    typer.Option(
+        help="throughput (several engine calls at once, each on its share of the threads) or "
+        "latency (one at a time). Last bits may differ between the two: a job goes on in its own."
+    ),
+]
 
 
 def engine_line(generator: Generator) -> str:
     engine = generator.backend
     why = f" ({engine.why_precision})" if engine.why_precision else ""
+    nodes = "".join(f"; {count} nodes on {name}" for name, count in engine.nodes().items())
     return (
-        f"{engine.name} {engine.version} in {engine.precision}{why} on {engine.device}, "
-        f"{engine.threads} threads ({generator.reason})"
+        f"{engine.name} {engine.version} in {engine.precision}{why} on {engine.device}, for "
+        f"{engine.mode}: threads {engine.threads}, streams {engine.streams}, "
+        f"{'pinned' if engine.pinning else 'not pinned'}{nodes} ({generator.reason})"
     )
 
 

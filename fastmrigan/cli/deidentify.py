@@ -48,7 +48,7 @@ def deidentify(
         print(f"{done.present:,} were there already, byte for byte")
     if done.twins:
         print(f"warning: {done.twins:,} share their SOP Instance UID with another file")
-    if options.salt is None:
+    if options.salt is None and done.written:
         print("the salt was random: no later run gives these UIDs again")
     if done.ignored:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(done.ignored.items()))

@@ -81,19 +81,28 @@ def export(
     timing_cache: Annotated[
         Path | None, typer.Option(help="With --engine: read where it exists, then written.")
     ] = None,
+    plugin: Annotated[
+        bool,
+        typer.Option(
+            "--plugin",
+            help="With --engine: instance norm and its activation by our TensorRT plugin.",
+        ),
+    ] = False,
 ) -> None:
     """Write a run's generator as one .onnx model file, checked against PyTorch first.
 
     ONNX Runtime and OpenVINO must both agree with PyTorch within the tolerance at batches of 1, 3
     and 8, and of 64 where it samples; a file that fails is not written. One typed in another
     precision must then reach 45 dB (fp16), 40 dB (bf16), or 35 dB and an SSIM of 0.97 (int8), on
-    every engine here that computes in it. With --engine, build a TensorRT engine of a model file,
-    with a sidecar (.engine.json) that says what it is.
+    every engine here that computes in it. On real slices (--parity-data) fp32 must reach 60 dB,
+    since their flat background adds up rounding errors. With --engine, build a TensorRT engine of a
+    model file, with a sidecar (.engine.json) that says what it is.
     """
     if engine is not None:
         from fastmrigan.cli.bench import numbers
         from fastmrigan.errors import UsageError
         from fastmrigan.export.tensorrt import EngineOptions, build_engine, sidecar_path
+        from fastmrigan.runtime.tensorrt_plugin import plugin_library
 
         of_runs = (step, calibration, parity_data) != (None,) * 3 or precision != "fp32"
         if of_runs or back or not ema:
@@ -107,6 +116,7 @@ def export(
             compute_capability,
             version_compatible,
             timing_cache,
+            plugin_library("export --plugin") if plugin else None,
         )
         built = build_engine(run, out, options)
         print(
@@ -114,8 +124,18 @@ def export(
             f"{built['version']} for compute capability {built['compute_capability']}, batches "
             f"{', '.join(map(str, built['buckets']))}; built, not run"
         )
+        if "plugin" in built:
+            norms, library = built["plugin"]["instance_norms"], built["plugin"]["library"]
+            print(f"{norms} instance norms by {library}, which must be loaded before the engine")
         print(f"wrote {out} ({built['size'] / 1e6:.1f} MB) and {sidecar_path(out)}")
         return
+    if plugin:
+        from fastmrigan.errors import UsageError
+
+        raise UsageError(
+            "export --plugin is for engines: export the run to a model file first, then that with "
+            "--engine tensorrt --plugin"
+        )
     from fastmrigan.export.onnx import export_run
 
     made = export_run(

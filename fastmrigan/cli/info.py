@@ -1,4 +1,4 @@
-"""fastmrigan info: what a model file, or the header of a DICOM file, says about itself."""
+"""fastmrigan info: what a model file, an engine, or a DICOM file's header says about itself."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from fastmrigan.errors import InputRejected, UsageError
 
 if TYPE_CHECKING:
     from fastmrigan.imaging.dicom import DicomHeader
-    from fastmrigan.runtime.model_file import ModelFile
+    from fastmrigan.runtime.engine_file import EngineFile
+    from fastmrigan.runtime.model_file import ModelFile, ModelMetadata
 
 
 def info(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Model file (.onnx) or DICOM file.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Model file (.onnx), engine (.engine) or DICOM file."),
+    ],
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document instead of lines.")
     ] = False,
@@ -24,7 +28,7 @@ def info(
         typer.Option(help="Write a DICOM file's middle slice, windowed, as this PNG."),
     ] = None,
 ) -> None:
-    """Print what a model file says about itself, or the technical facts of a DICOM header.
+    """Print what a model file or an engine says about itself, or a DICOM header's technical facts.
 
     Of a DICOM file nothing is printed that tells who, when or where.
     """
@@ -139,17 +143,46 @@ def write_preview(path: Path, target: Path) -> None:
 
 
 def about_model(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """A model file's metadata, as one document and as (label, text) of every line."""
-    from fastmrigan.runtime.model_file import read_model_file
+    """A model or engine file's facts, as one document and as (label, text) of every line."""
+    from fastmrigan.runtime.engine_file import EngineFile, read_model
 
-    file = read_model_file(path)
+    file = read_model(path)
+    if isinstance(file, EngineFile):
+        size = len(file.data)  # held against its sha256
+        facts = {"file": str(file.path), "bytes": size, **file.sidecar.model_dump(mode="json")}
+        return facts, engine_lines(file, size)
     facts = {"file": str(file.path), "bytes": len(file.data), "sha256": file.sha256}
-    return facts | file.metadata.model_dump(mode="json"), lines(file)
+    return facts | file.metadata.model_dump(mode="json"), model_lines(file)
 
 
-def lines(file: ModelFile) -> list[tuple[str, str]]:
+def engine_lines(file: EngineFile, size: int) -> list[tuple[str, str]]:
+    """(label, text) of every line that `info` prints of an engine."""
+    facts = file.sidecar
+    later = " or later" if facts.version_compatible else ""
+    batches = ", ".join(map(str, facts.buckets))
+    return [
+        ("file", str(file.path)),
+        ("size", f"{size:,} bytes"),
+        ("engine sha256", facts.engine_sha256),
+        ("engine", f"of {facts.package} {facts.version}{later}, batches {batches}"),
+        ("GPU", f"compute capability {facts.compute_capability}"),
+        ("model sha256", file.sha256),
+        *lines(file.metadata),
+    ]
+
+
+def model_lines(file: ModelFile) -> list[tuple[str, str]]:
     """(label, text) of every line that `info` prints of a model file."""
-    meta = file.metadata
+    return [
+        ("file", str(file.path)),
+        ("size", f"{len(file.data):,} bytes"),
+        ("sha256", file.sha256),
+        *lines(file.metadata),
+    ]
+
+
+def lines(meta: ModelMetadata) -> list[tuple[str, str]]:
+    """(label, text) of what a model file's metadata says."""
     height, width = meta.slice_size
     contrast = meta.target_contrast or "contrast not stated"
     if meta.task == "sample":
@@ -157,10 +190,7 @@ def lines(file: ModelFile) -> list[tuple[str, str]]:
     else:
         source = meta.source_contrast or "source not stated"
         job = f"translates {height}x{width} slices, {source} to {contrast}"
-    found = [
-        ("file", str(file.path)),
-        ("size", f"{len(file.data):,} bytes"),
-        ("sha256", file.sha256),
+    return [
         ("task", job),
         ("recipe", meta.recipe),
         ("precision", meta.precision),
@@ -173,7 +203,6 @@ def lines(file: ModelFile) -> list[tuple[str, str]]:
         ("schema", str(meta.schema_version)),
         ("notice", meta.notice),
     ]
-    return found
 
 
 def parity_lines(parity: dict[str, Any]) -> list[tuple[str, str]]:

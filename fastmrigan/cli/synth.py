@@ -19,6 +19,7 @@ def synth(
     precision: bulk.Precision = "auto",
     batch: bulk.Batch = 64,
     threads: bulk.Threads = None,
+    mode: bulk.Mode = "throughput",
 ) -> None:
     """Generate slices in bulk: every one of them, once each, resumable at any moment."""
     from fastmrigan.runtime.generator import load
@@ -26,6 +27,6 @@ def synth(
 
     options = JobOptions(out, count, seed, format, shard_size, dtype)
     options.check()
-    generator = load(model, backend, precision=precision, threads=threads, batch=batch)
+    generator = load(model, backend, precision=precision, threads=threads, batch=batch, mode=mode)
     print(bulk.engine_line(generator))
     print(bulk.result_line(out, synthesise(generator, options)))

@@ -30,27 +30,30 @@ def translate(
     precision: bulk.Precision = "auto",
     batch: bulk.Batch = 8,
     threads: bulk.Threads = None,
+    mode: bulk.Mode = "throughput",
 ) -> None:
     """Translate prepared slices in bulk: slice i of the output is input i, resumable at any moment.
 
     Each slice's record names the input it was made of: its index and hash in the dataset.
     """
     from fastmrigan.imaging.dataset import PreparedDataset
+    from fastmrigan.runtime.engine_file import read_model
     from fastmrigan.runtime.generator import Generator
     from fastmrigan.runtime.job import Output
-    from fastmrigan.runtime.model_file import read_model_file
     from fastmrigan.runtime.translation import check_inputs, contrast_mismatch
     from fastmrigan.runtime.translation import translate as run_translation
 
     output = Output(out, format, shard_size, dtype)
     output.check()
     dataset = PreparedDataset.open(inputs)
-    file = read_model_file(model)
+    file = read_model(model)
     check_inputs(file, dataset)  # before the engine, which may take its time
     mismatch = contrast_mismatch(file, dataset)
     if mismatch is not None:
         print(f"warning: {mismatch}", file=sys.stderr)
-    generator = Generator(file, backend=backend, precision=precision, threads=threads, batch=batch)
+    generator = Generator(
+        file, backend=backend, precision=precision, threads=threads, batch=batch, mode=mode
+    )
     print(bulk.engine_line(generator))
     result = run_translation(generator, dataset, output, split=split, label=label)
     print(bulk.result_line(out, result))

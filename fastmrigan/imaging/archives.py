@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -69,9 +69,9 @@ def open_archive(path: Path, scratch: Path) -> Iterator[tuple[str, Path] | Refus
     Yields (the member's own name without "./", file), of a .gz (its name without .gz, file): the
     file is the caller's to remove. Yields Refused, by the member's name, for links, devices, what
     is encrypted or broken, archives within, and names that lead outside. Other members are passed
-    over. Raises Refused, by the archive's file name, where it is broken, unpacks to more than 100
-    times its bytes (and 64 MiB) or has more than 50,000 members; OSError where `scratch` cannot be
-    written.
+    over, but for DICOM under whatever name. Raises Refused, by the archive's file name, where it is
+    broken, unpacks to more than 100 times its bytes (and 64 MiB) or has more than 50,000 members;
+    OSError where `scratch` cannot be written.
     """
     with closing(members_of(path)) as members:
         for number in range(1, MAX_MEMBERS + 2):
@@ -91,11 +91,14 @@ def open_archive(path: Path, scratch: Path) -> Iterator[tuple[str, Path] | Refus
             if refusal is not None:
                 yield Refused(member.name[:MAX_NAME], refusal)
                 continue
-            if is_hidden(name) or not is_image(kind):
+            if is_hidden(name):
                 continue
-            target = scratch / f"{number:06}{kind}"
+            target = scratch / f"{number:06}{kind if is_image(kind) else '.dcm'}"
             try:
-                write(member.content(), target)
+                content = member.content() if is_image(kind) else if_dicom(member.content())
+                if content is None:
+                    continue
+                write(content, target)
             except TooMuch as error:
                 target.unlink(missing_ok=True)
                 raise Refused(path.name, str(error)) from error
@@ -119,6 +122,17 @@ def members_of(path: Path) -> Generator[Member, None, None]:
             yield Member(path.name[: -len(kind)], None, stream.chunks)
     else:
         raise Unusable(f"not an archive that is opened: {', '.join(('.zip', *TAR_SUFFIXES))}, .gz")
+
+
+def if_dicom(content: Iterator[bytes]) -> Iterator[bytes] | None:
+    """The content of a member of any other name where it is DICOM; None where not, or broken."""
+    try:
+        first = next(content, b"")
+    except TooMuch:
+        raise
+    except Exception:  # zipfile and tarfile raise nearly anything
+        return None
+    return chain([first], content) if first[128:132] == b"DICM" else None
 
 
 def write(content: Iterator[bytes], target: Path) -> None:

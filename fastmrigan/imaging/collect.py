@@ -153,9 +153,11 @@ def add_medium(members: Members, name: str, directory: Path, known: set[Path]) -
 
     above = "".join(name.rpartition("/")[:2])
     named = Walk()
+    absent = f"is not there, though {directory.name} names it; copy the whole medium"
     for path in dicomdir_files(directory):
         if path.resolve() not in known:
-            keep_regular(named, path, above + path.relative_to(directory.parent).as_posix())
+            own = above + path.relative_to(directory.parent).as_posix()
+            keep_regular(named, path, own, absent=absent)
     members.files += named.files
     members.refused += named.refused
 

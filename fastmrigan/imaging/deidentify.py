@@ -25,7 +25,16 @@ from fastmrigan.files import TMP, is_full, write_whole
 from fastmrigan.imaging.deidentify_profile import OVERLAYS, Profile, is_empty
 from fastmrigan.imaging.options import BURNED_IN
 from fastmrigan.imaging.output import write_refused
-from fastmrigan.imaging.walker import DICOMDIR, Refused, Walk, printable, suffix, walk
+from fastmrigan.imaging.walker import (
+    DICOMDIR,
+    Refused,
+    Walk,
+    is_dicom,
+    kind_told,
+    printable,
+    suffix,
+    walk,
+)
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.progress import Progress
 
@@ -73,7 +82,7 @@ class Deidentified:
     twins: int = 0  # written files that share their SOP Instance UID with another
     series: set[str] = field(default_factory=set)  # names of folders
     refused: list[Refused] = field(default_factory=list)
-    ignored: Counter[str] = field(default_factory=Counter)  # files that are no DICOM, by extension
+    ignored: Counter[str] = field(default_factory=Counter)  # files that are no DICOM, by kind
 
 
 def rejects_path(out: Path) -> Path:
@@ -121,10 +130,12 @@ def find(source: Path, out: Path) -> Walk:
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{out}: lies in {source}, which is read; name a folder outside")
     found = walk(source)
-    for name, _ in found.files:
-        if suffix(name) not in DICOM_KINDS:
-            found.ignored[suffix(name)] += 1
-    found.files = [file for file in found.files if suffix(file[0]) in DICOM_KINDS]
+    files, found.files = found.files, []
+    for name, path in files:
+        if suffix(name) in DICOM_KINDS or is_dicom(path):
+            found.files.append((name, path))
+        else:
+            found.ignored[kind_told(name)] += 1
     for name, _ in found.archives:
         if suffix(name) == DICOMDIR:  # tells of the files beside it
             found.ignored[DICOMDIR] += 1

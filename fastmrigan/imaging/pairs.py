@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fastmrigan.errors import UsageError
-from fastmrigan.imaging.walker import Refused, Walk, keep_regular, stem
+from fastmrigan.imaging.walker import Refused, Walk, keep_regular, printable, stem
 
 Named = tuple[str, Path]  # a name to show and to match by, and where the file is
 
@@ -80,6 +80,7 @@ def pair_table(root: Path, table: Path) -> tuple[list[Job], list[Refused]]:
             f"{', '.join(columns) or 'none'}"
         )
     jobs, refused = [], []
+    absent = f"is not there, though {printable(table.name)} names it"
     for number, (source, target) in enumerate(rows, start=2):
         if not source or not target:
             refused.append(Refused(f"{table.name} line {number}", "lacks a source or a target"))
@@ -87,7 +88,7 @@ def pair_table(root: Path, table: Path) -> tuple[list[Job], list[Refused]]:
         sides = Walk()
         for name in (source, target):
             if (root / name).resolve().is_relative_to(root.resolve()):
-                keep_regular(sides, root / name, name)
+                keep_regular(sides, root / name, name, absent=absent)
             else:
                 sides.refused.append(Refused(name, f"lies outside {root}"))
         refused += sides.refused

@@ -46,7 +46,7 @@ class Prepared:
     info: DatasetInfo
     refused: list[Refused]
     quarantined: list[Refused]  # DICOM that may have text in its pixels
-    ignored: Counter[str]  # files that are no images, by extension
+    ignored: Counter[str]  # files that are no images, by kind
     empty: int  # slices of volumes with too little brain
     elsewhere: int  # slices of another plane than the one asked for
     split_reason: str

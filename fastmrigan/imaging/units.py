@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastmrigan.imaging import quarantine
-from fastmrigan.imaging.decode import is_dicom
 from fastmrigan.imaging.options import ANY_PLANE, AUTO, PrepareOptions
 from fastmrigan.imaging.pairs import Job
 from fastmrigan.imaging.readers import MAX_VOXELS
-from fastmrigan.imaging.walker import Refused
+from fastmrigan.imaging.walker import Refused, is_dicom, printable
 from fastmrigan.progress import Progress
 
 if TYPE_CHECKING:
@@ -91,6 +90,7 @@ def plan(
             )
         else:
             dicom[job.name] = job
+    take_once(made, dicom, headers)
     add_series(made, dicom, headers, options)
     place = {job.name: number for number, job in reversed(list(enumerate(jobs)))}
     made.units.sort(key=lambda unit: min(place[job.name] for job in unit.jobs))
@@ -133,6 +133,26 @@ def burned_in(job: Job, headers: Headers, options: PrepareOptions) -> str | None
             if text is not None:
                 return text if path == job.path else f"its twin {name} {text}"
     return None
+
+
+def take_once(made: Plan, dicom: dict[str, Job], headers: Headers) -> None:
+    """Refuses all but one of the files that are one instance, by SOPInstanceUID (PS3.3 C.12.1.1.1).
+
+    A backup beside the original would give a series each of its slices twice. Taken is the longest
+    file, since a copy may be cut short, and of equally long ones the first.
+    """
+    copies: dict[str, list[str]] = defaultdict(list)
+    for name, job in dicom.items():
+        instance = headers[job.path].instance
+        if instance is not None:
+            copies[instance].append(name)
+    for names in copies.values():
+        taken = max(names, key=lambda name: dicom[name].size)
+        reason = f"is the same instance as {printable(taken)} (SOPInstanceUID), which is taken"
+        for name in names:
+            if name != taken:
+                made.refused.append(Refused(name, reason))
+                del dicom[name]
 
 
 def add_series(

@@ -17,6 +17,14 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2
 ARCHIVE_SUFFIXES = frozenset((".zip", ".gz", *TAR_SUFFIXES))
 DICOMDIR = "dicomdir"  # what `suffix` calls the directory file of a DICOM medium
 COMPOUND_SUFFIXES = (".nii.gz", ".tar.gz", ".tar.xz", ".tar.bz2")
+OTHER_SUFFIXES = frozenset(  # told of files that are passed over
+    (
+        *(".bmp", ".bval", ".bvec", ".csv", ".db", ".doc", ".docx", ".gif", ".htm", ".html"),
+        *(".ini", ".jp2", ".json", ".log", ".mat", ".md", ".mha", ".mhd", ".mp4", ".npy", ".npz"),
+        *(".nrrd", ".pdf", ".py", ".raw", ".rtf", ".tsv", ".txt", ".xls", ".xlsx", ".xml"),
+        *(".yaml", ".yml"),
+    )
+)
 PHANTOM_MAPS = frozenset(("tissue", "tumour_mask"))  # folders beside a phantom's contrasts
 
 
@@ -38,19 +46,19 @@ class Walk:
     files: list[tuple[str, Path]] = field(default_factory=list)  # to be read, in natural order
     archives: list[tuple[str, Path]] = field(default_factory=list)  # to be opened, DICOMDIR too
     refused: list[Refused] = field(default_factory=list)  # dead links, pipes, closed folders
-    ignored: Counter[str] = field(default_factory=Counter)  # by extension: not images
+    ignored: Counter[str] = field(default_factory=Counter)  # by `kind_told`: not images
 
 
 def walk(root: Path) -> Walk:
     """All image files under a folder (or the one file `root` is), in natural order of name.
 
-    Tried are the extensions of known image formats and files without one (DICOM often has none,
-    or ends in a number of its UID). Archives, a `.gz` over an image and DICOMDIR files are listed
-    apart: `archives` opens them, and the files a DICOMDIR names may be among `files` already.
-    Other files are counted. Hidden files and folders are skipped, and so are prepared data sets,
-    whose contact sheets are no slices. Links to files are followed, links to folders are not, so
-    that no loop is ever walked. Raises UsageError for the whole output of `fastmrigan phantom`,
-    whose maps and masks are no slices either.
+    Tried are the extensions of known image formats, files without one (DICOM often has none, or
+    ends in a number of its UID) and DICOM under any other name. Archives, a `.gz` over an image
+    and DICOMDIR files are listed apart: `archives` opens them, and the files a DICOMDIR names may
+    be among `files` already. Other files are counted. Hidden files and folders are skipped, and so
+    are prepared data sets, whose contact sheets are no slices. Links to files are followed, links
+    to folders are not, so that no loop is ever walked. Raises UsageError for the whole output of
+    `fastmrigan phantom`, whose maps and masks are no slices either.
     """
     found = Walk()
     if not root.is_dir():
@@ -102,10 +110,21 @@ def sort_in(found: Walk, path: Path, name: str) -> None:
     kind = suffix(name)
     if is_archive(name):
         keep_regular(found, path, name, found.archives)
-    elif is_image(kind):
+    elif is_image(kind) or is_dicom(path):
         keep_regular(found, path, name)
     else:
-        found.ignored[kind] += 1
+        found.ignored[kind_told(name)] += 1
+
+
+def is_dicom(path: Path) -> bool:
+    """By the mark at byte 128 (PS3.10 7.1), whatever the name; False for what cannot be opened."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            return False
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def is_image(kind: str) -> bool:
@@ -130,18 +149,34 @@ def refuse_phantom(folder: Path, contrasts: set[str]) -> None:
 
 
 def keep_regular(
-    found: Walk, path: Path, name: str, kept: list[tuple[str, Path]] | None = None
+    found: Walk,
+    path: Path,
+    name: str,
+    kept: list[tuple[str, Path]] | None = None,
+    absent: str | None = None,
 ) -> None:
-    """Adds a regular file to `kept` (by default found.files), or refuses what it is instead."""
+    """Adds a regular file to `kept` (by default found.files), or refuses what it is instead.
+
+    absent: what to say where there is no such file, and the name comes from no folder.
+    """
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        found.refused.append(Refused(name, f"a link that leads nowhere ({error.strerror})"))
+        found.refused.append(Refused(name, why_closed(path, error, absent)))
         return
     if stat.S_ISREG(mode):
         (found.files if kept is None else kept).append((name, path))
     else:  # opening a pipe would wait for ever
         found.refused.append(Refused(name, "not a regular file"))
+
+
+def why_closed(path: Path, error: OSError, absent: str | None = None) -> str:
+    """Why a file cannot be looked at."""
+    if os.path.islink(path):  # noqa: PTH114 (is_symlink raises for a name that is too long)
+        return f"a link that leads nowhere ({error.strerror})"
+    if absent is not None and isinstance(error, FileNotFoundError | NotADirectoryError):
+        return absent
+    return f"cannot be read ({error.strerror})"
 
 
 def suffix(name: str) -> str:
@@ -154,6 +189,18 @@ def suffix(name: str) -> str:
             return compound
     tail = PurePosixPath(base).suffix
     return "" if re.fullmatch(r"\.\d*", tail) else tail
+
+
+def kind_told(name: str) -> str:
+    """What is said of a file that is passed over: a known extension, and of others nothing.
+
+    What follows the dot may be a word of the name, and a person's: "scan.smith".
+    """
+    kind = suffix(name)
+    if not kind:
+        return "without extension"
+    known = kind == DICOMDIR or kind in IMAGE_SUFFIXES | ARCHIVE_SUFFIXES | OTHER_SUFFIXES
+    return kind if known or kind in VOLUME_SUFFIXES else "other"
 
 
 def stem(name: str) -> str:

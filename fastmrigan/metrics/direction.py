@@ -10,7 +10,8 @@ from fastmrigan.errors import UsageError
 from fastmrigan.imaging.dataset import DatasetInfo, read_info
 from fastmrigan.metrics.slice_sets import SliceSet
 from fastmrigan.metrics.translated import Origins, read_origins
-from fastmrigan.runtime.model_file import ModelMetadata, read_model_file
+from fastmrigan.runtime.engine_file import read_model
+from fastmrigan.runtime.model_file import ModelMetadata
 from fastmrigan.runtime.translation import UNKNOWN
 from fastmrigan.training.checkpoint import LoadedGenerator
 
@@ -74,7 +75,7 @@ def direction_of(
 
 def model_of(path: Path, made: SliceSet) -> ModelMetadata:
     """The metadata of the model file that made these slices. Raises UsageError for another one."""
-    file = read_model_file(path)
+    file = read_model(path)
     wanted = made.facts.get("model_sha256", file.sha256)
     if wanted != file.sha256:
         raise UsageError(

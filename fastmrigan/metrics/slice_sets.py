@@ -120,7 +120,10 @@ def _from_folder(path: Path, limit: int | None) -> SliceSet:
     sizes = {x.shape for x in grey}
     if len(sizes) > 1:
         named = " and ".join(f"{height}x{width}" for height, width in sorted(sizes)[:2])
-        raise UsageError(f"{path}: slices of different sizes ({named}) in one folder")
+        raise UsageError(
+            f"{path}: slices of different sizes ({named}) in one folder; DICOM has "
+            "those of its sources: translate again with --format shard, png or npz"
+        )
     slices = np.stack([to_float(x) for x in grey]) if grey else np.empty((0, 0, 0), np.float32)
     return SliceSet(path, slices, np.zeros(len(slices), bool), _run_facts(path))
 

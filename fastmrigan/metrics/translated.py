@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastmrigan.errors import InputRejected
-from fastmrigan.runtime.shards import DAMAGE
+from fastmrigan.runtime.shards import DAMAGE, in_order, own_dicom
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ def read_origins(folder: Path, limit: int | None = None) -> Origins | None:
 
 
 def _labels(folder: Path) -> Iterator[tuple[str, int] | None]:
-    readers = {".tar": _of_tar, ".npz": _of_npz, "": _of_png}
-    for path in sorted(p for p in folder.glob("shard-*") if p.suffix in readers):
+    readers = {".tar": _of_tar, ".npz": _of_npz, "": _of_folder}
+    for path in in_order(p for p in folder.glob("shard-*") if p.suffix in readers):
         try:
             yield from readers[path.suffix](path)
         except DAMAGE as error:
@@ -72,12 +73,16 @@ def _of_npz(path: Path) -> Iterator[tuple[str, int] | None]:
         yield from ((dataset, index) for index in arrays["source_index"].tolist())
 
 
-def _of_png(path: Path) -> Iterator[tuple[str, int] | None]:
+def _of_folder(path: Path) -> Iterator[tuple[str, int] | None]:
     from PIL import Image
 
-    for file in sorted(path.glob("*.png")):
-        with Image.open(file) as image:
-            yield _label(json.loads(image.info.get("fastmrigan", "null")))
+    for file in in_order(path.iterdir()):
+        if file.suffix == ".png":
+            with Image.open(file) as image:
+                yield _label(json.loads(image.info.get("fastmrigan", "null")))
+        elif file.suffix == ".dcm":
+            header = own_dicom(io.BytesIO(file.read_bytes()), pixels=False)
+            yield _label(json.loads(header.get("ImageComments", "")))
 
 
 def _label(record: Any) -> tuple[str, int] | None:

@@ -14,10 +14,10 @@ from typing import Any
 from fastmrigan.progress import Progress
 from fastmrigan.runtime.backends import BACKENDS
 from fastmrigan.runtime.backends.openvino_package import openvino_package
+from fastmrigan.runtime.engine_file import read_model
 from fastmrigan.runtime.generator import Generator
 from fastmrigan.runtime.latency_figures import median
 from fastmrigan.runtime.machine import peak_memory_mb
-from fastmrigan.runtime.model_file import read_model_file
 
 PHASES = ("start", "import", "load", "compile", "first")
 COLD_START = (
@@ -87,7 +87,7 @@ def child(began: int, arguments: list[str]) -> None:
     else:
         import_module(BACKENDS[name].package)
     marks = [began, time.monotonic_ns()]
-    model = read_model_file(path)
+    model = read_model(path)
     marks.append(time.monotonic_ns())
     generator = Generator(
         model, backend=name, precision=precision, threads=int(threads) or None, batch=1
@@ -96,7 +96,7 @@ def child(began: int, arguments: list[str]) -> None:
     if model.metadata.task == "sample":
         generator.sample(1)
     else:
-        from fastmrigan.runtime.latency import bench_input
+        from fastmrigan.runtime.latency_rows import bench_input
 
         generator.translate(bench_input(model.metadata, 1)[:, 0])
     marks.append(time.monotonic_ns())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import io
 import json
@@ -28,17 +29,33 @@ def tar_parts(
     files: (index, content) of each slice. The bytes depend on the arguments alone (zero mtimes, no
     owner).
     """
+    encode = json.JSONEncoder(sort_keys=True).encode
     for index, content in files:
-        note = json.dumps(origin.record(index), sort_keys=True).encode()
+        note = encode(origin.record(index)).encode()
         yield from _member(f"{index:09}.json", note)
         yield from _member(f"{index:09}{extension}", content)
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
 def _member(name: str, content: bytes) -> tuple[bytes, bytes, bytes]:
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    return info.tobuf(tarfile.USTAR_FORMAT), content, bytes(-len(content) % tarfile.BLOCKSIZE)
+    before, after, total = _member_header(len(content))
+    named = name.encode("ascii")
+    header = b"%s%s%06o%s" % (named.ljust(100, b"\0"), before, total + sum(named), after)
+    return header, content, bytes(-len(content) % tarfile.BLOCKSIZE)
+
+
+@functools.lru_cache(maxsize=64)
+def _member_header(size: int) -> tuple[bytes, bytes, int]:
+    """The header of a nameless member of `size` bytes: what stands between name and checksum, what
+    behind the checksum's digits, and their sum, to which the name's own bytes are added.
+
+    tarfile takes 14 microseconds a header, and two of them a slice were a fifth of a fast job.
+    """
+    info = tarfile.TarInfo()
+    info.size = size
+    header = info.tobuf(tarfile.USTAR_FORMAT)
+    checksum = slice(148, 154)  # six octal digits over the whole header
+    return header[100 : checksum.start], header[checksum.stop :], int(header[checksum], 8)
 
 
 def _npy_header(slices: Slices) -> bytes:

@@ -2,46 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fastmrigan.errors import ModelRefused, UsageError
 from fastmrigan.runtime.backends import BackendOptions, choose, open_backend
-from fastmrigan.runtime.backends.base import Float32, reason
+from fastmrigan.runtime.backends.base import MODES, Batches, Float32, in_order, reason
+from fastmrigan.runtime.engine_file import EngineFile, read_model
 from fastmrigan.runtime.latents import normal_latents
-from fastmrigan.runtime.model_file import ModelFile, read_model_file
+from fastmrigan.runtime.model_file import ModelFile
 
 MAX_BATCH = 4096  # slices a call; more gains nothing and may not fit into memory
+BUCKETS = (1, 4, 8, 16, 32)  # slices a call, where no batch is given
 
 
 class Generator:
-    """Makes slices in batches of one fixed size; the last batch is filled up and cut.
+    """Makes any number of slices, in engine calls of a few sizes.
 
-    Slice i of a seed depends on the model, the seed and i alone: every call the engine sees has
-    the same shape, and the place of a slice in its batch is i modulo the batch where a range
-    starts at a multiple of the batch.
+    Without `batch`, a call has 1, 4, 8, 16 or 32 slices, or those an engine file was built for, and
+    a size is compiled when it is first needed. 20 slices take calls of 16 and 4; 3 fill up a call
+    of 4; at most a third more slices are computed than asked for. The engine may round a slice
+    differently in a call of another size.
+
+    With `batch`, every call has that shape, and the last one is filled up and cut. Slice i of a
+    seed then depends on the model, the seed and i alone: its place in its call is i modulo the
+    batch where a range starts at a multiple of the batch.
+
+    mode: in "latency", one call at a time has all threads. In "throughput", `stream` and
+    `translate_all` keep several calls in flight, each on its share of the threads; a call by
+    itself takes longer then. The engine may round differently in the other mode, too: OpenVINO does
+    at batch 1 where there are instance norms (ResNet-9 with random weights: 48 dB apart in bf16,
+    which is as far as bf16 is from fp32, and 74 dB in fp32).
     """
 
     def __init__(
         self,
-        model: ModelFile,
+        model: ModelFile | EngineFile,
         *,
         backend: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
-        batch: int = 64,
+        batch: int | None = None,
+        mode: str = "latency",
     ) -> None:
-        if not 1 <= batch <= MAX_BATCH:
+        if batch is not None and not 1 <= batch <= MAX_BATCH:
             raise UsageError(f"batch {batch}: expected 1 to {MAX_BATCH:,}")
         if threads is not None and threads < 1:
             raise UsageError(f"threads {threads}: expected at least 1")
-        name, self.reason = choose(backend)
+        if mode not in MODES:
+            raise UsageError(f"mode {mode!r}: unknown; choose one of {', '.join(MODES)}")
+        name, self.reason = choose(backend, model)
         self.model = model
         self.metadata = model.metadata
-        self.batch = batch
-        self.backend = open_backend(model, name, BackendOptions(batch, precision, threads))
+        sizes = model.sidecar.buckets if isinstance(model, EngineFile) else BUCKETS
+        self.buckets = sizes if batch is None else (batch,)
+        self.batch = max(self.buckets)  # slices of the largest call
+        options = BackendOptions(min(self.buckets), precision, threads, mode)
+        self.backend = open_backend(model, name, options)
 
     def sample(self, count: int, seed: int = 0, first: int = 0) -> Float32:
         """Slices `first` .. `first + count - 1` of `seed`: float32 [count, H, W] in [-1, 1]."""
@@ -50,19 +69,57 @@ class Generator:
         parts = list(self.stream(count, seed, first))
         return np.concatenate(parts) if parts else np.empty((0, *self.metadata.slice_size), "f4")
 
-    def stream(self, count: int, seed: int = 0, first: int = 0) -> Iterator[Float32]:
-        """The same slices, a batch at a time: float32 [<= batch, H, W]."""
+    def stream(self, count: int, seed: int = 0, first: int = 0) -> Batches:
+        """The same slices, a call at a time: float32 [<= batch, H, W]."""
+        return self.sample_ranges([(first, count)], seed)
+
+    def sample_ranges(self, ranges: Iterable[tuple[int, int]], seed: int = 0) -> Batches:
+        """The slices of ranges (first, count) of `seed`, as `stream` gives those of one; no call
+        has slices of two ranges."""
         size = self.metadata.latent_size
         if self.metadata.task != "sample" or size is None:
             raise UsageError(f"{self.model.path}: translates slices and cannot sample them")
-        for start in range(first, first + count, self.batch):
-            latents = normal_latents(seed, start, self.batch, size)  # [batch, latent]
-            yield self._run(latents)[: first + count - start]
+
+        def begun() -> Iterator[Callable[[], Float32]]:
+            for first, count in ranges:
+                for at, taken, bucket in calls(count, self.buckets):
+                    latents = normal_latents(seed, first + at, bucket, size)  # [bucket, latent]
+                    yield self._begin(latents, taken)
+
+        return in_order(begun(), self.backend.in_flight)
 
     def translate(self, slices: Float32) -> Float32:
         """Translates slices of the source contrast: float32 [N, H, W] in [-1, 1], in and out."""
+        made = self.translate_all([slices])
+        if len(slices) in self.buckets:
+            return next(made)  # of one call: no copy
+        out = np.empty(slices.shape, np.float32)
+        at = 0
+        for part in made:
+            out[at : at + len(part)] = part
+            at += len(part)
+        return out
+
+    def translate_all(self, parts: Iterable[Float32]) -> Batches:
+        """Translates slices [N, H, W] as they come, a call at a time: float32 [<= batch, H, W]; no
+        call has slices of two parts."""
         if self.metadata.task != "translate":
             raise UsageError(f"{self.model.path}: samples slices and cannot translate them")
+
+        def begun() -> Iterator[Callable[[], Float32]]:
+            for slices in parts:
+                self._check_source(slices)
+                for at, taken, bucket in calls(len(slices), self.buckets):
+                    x = np.ascontiguousarray(slices[at : at + taken], np.float32)[:, None]
+                    if taken < bucket:  # [taken, 1, H, W] to [bucket, 1, H, W]
+                        x = np.pad(x, ((0, bucket - taken), (0, 0), (0, 0), (0, 0)))
+                    elif self.backend.in_flight > 1:  # the caller may fill his array again
+                        x = x.copy()
+                    yield self._begin(x, taken)
+
+        return in_order(begun(), self.backend.in_flight)
+
+    def _check_source(self, slices: Float32) -> None:
         expected = self.metadata.slice_size
         if slices.ndim != 3 or slices.shape[1:] != expected:
             raise UsageError(
@@ -71,31 +128,53 @@ class Generator:
             )
         if not np.isfinite(slices).all():
             raise UsageError("translate: the slices hold NaN or infinite values")
-        if len(slices) == self.batch:  # whole: no copy in, none out
-            return self._run(np.ascontiguousarray(slices, np.float32)[:, None])
-        out = np.empty(slices.shape, np.float32)
-        for start in range(0, len(slices), self.batch):
-            part = slices[start : start + self.batch]
-            x = np.zeros((self.batch, 1, *expected), np.float32)  # [batch, 1, H, W]
-            x[: len(part), 0] = part
-            out[start : start + self.batch] = self._run(x)[: len(part)]
-        return out
 
-    def _run(self, x: Float32) -> Float32:
-        path, name = self.model.path, self.backend.name
+    def _begin(self, x: Float32, count: int) -> Callable[[], Float32]:
+        """Starts an engine call on x [bucket, …]; what comes back gives its first `count` slices,
+        [count, H, W]."""
         try:
-            y = self.backend.run(x)
+            finish = self.backend.start(x)
         except Exception as error:  # engines raise their own kinds
-            raise ModelRefused(f"{path}: {name} cannot run it: {reason(error)}") from error
-        expected = (self.batch, 1, *self.metadata.slice_size)
-        if y.shape != expected:
-            raise ModelRefused(
-                f"{path}: makes {list(y.shape)} where its metadata says {list(expected)}; "
-                "export it again"
-            )
-        if not np.isfinite(y).all():
-            raise ModelRefused(f"{path}: makes NaN or infinite pixels on {name}; train it again")
-        return y[:, 0]  # [batch, H, W]
+            raise self._refusal(error) from error
+
+        def checked() -> Float32:
+            try:
+                y = finish()
+            except Exception as error:
+                raise self._refusal(error) from error
+            path, expected = self.model.path, (len(x), 1, *self.metadata.slice_size)
+            if y.shape != expected:
+                raise ModelRefused(
+                    f"{path}: makes {list(y.shape)} where its metadata says {list(expected)}; "
+                    "export it again"
+                )
+            if not np.isfinite(y).all():
+                raise ModelRefused(
+                    f"{path}: makes NaN or infinite pixels on {self.backend.name}; train it again"
+                )
+            return y[:count, 0]
+
+        return checked
+
+    def _refusal(self, error: Exception) -> ModelRefused:
+        path, name = self.model.path, self.backend.name
+        return ModelRefused(f"{path}: {name} cannot run it: {reason(error)}")
+
+
+def calls(count: int, buckets: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """The engine calls that `count` slices take: (first slice, slices, bucket), [bucket >= slices].
+
+    A call is filled up where at most a quarter of it is wasted or there is no smaller one; else
+    the largest that is whole comes first.
+    """
+    at = 0
+    while at < count:
+        left = count - at
+        enough = [b for b in buckets if b >= left and 3 * b <= 4 * left]
+        whole = [b for b in buckets if b <= left]
+        bucket = min(enough) if enough else max(whole, default=min(buckets))
+        yield at, min(left, bucket), bucket
+        at += bucket
 
 
 def load(
@@ -104,16 +183,24 @@ def load(
     *,
     precision: str = "auto",
     threads: int | None = None,
-    batch: int = 64,
+    batch: int | None = None,
+    mode: str = "latency",
 ) -> Generator:
-    """Opens a model file.
+    """Opens a model file, or a TensorRT engine (.engine) with its sidecar.
 
-    backend: auto, openvino, onnxruntime or onnxruntime-cuda. precision: auto, fp32 or bf16; auto
+    backend: auto, openvino, onnxruntime or onnxruntime-cuda; for an engine auto or tensorrt, which
+    runs in what it was built in. precision: auto, fp32 or bf16; auto
     takes bf16 only where the processor has it and the model file records at least 45 dB for it. A
     file exported in bf16, fp16 or int8 runs in that alone, and auto means it.
-    batch: slices a call. threads: None takes what this process may use.
-    Raises UsageError, MissingDependency or ModelRefused.
+    batch: slices a call; None takes 1, 4, 8, 16 or 32, whatever comes nearest, each compiled when
+    it is first needed. threads: None takes what this process may use. mode: latency or throughput.
+    `Generator` says what batch and mode mean. Raises UsageError, MissingDependency or ModelRefused.
     """
     return Generator(
-        read_model_file(path), backend=backend, precision=precision, threads=threads, batch=batch
+        read_model(path),
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        batch=batch,
+        mode=mode,
     )

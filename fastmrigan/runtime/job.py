@@ -14,10 +14,10 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from fastmrigan.files import TMP, is_full, write_whole
 from fastmrigan.imaging.quantise import to_uint8, to_uint16
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.progress import Progress
-from fastmrigan.runtime.backends.base import Float32
+from fastmrigan.runtime.backends.base import Batches
 from fastmrigan.runtime.generator import Generator
 from fastmrigan.runtime.shards import (
     FORMATS,
@@ -113,7 +113,8 @@ class Work:
     command: str  # of fastmrigan
     task: str  # of the model file
     count: int  # slices
-    batches: Callable[[Shard], Iterator[Float32]]  # a shard's [<= batch, H, W], in order
+    # The slices of shards in their order, [<= batch, H, W] at a time; none from two shards
+    batches: Callable[[Sequence[Shard]], Batches]
     origin: Origin
     pins: dict[str, Any]  # what the bytes depend on beside the engine, the plan and the output
     shards: Sequence[Shard] | None = None  # where not the plan's, of `Output.shard_size` each
@@ -145,7 +146,9 @@ def synthesise(generator: Generator, options: JobOptions) -> JobResult:
         command="synth",
         task="sample",
         count=options.count,
-        batches=lambda shard: generator.stream(shard.count, options.seed, shard.first),
+        batches=lambda shards: generator.sample_ranges(
+            ((shard.first, shard.count) for shard in shards), options.seed
+        ),
         origin=Origin(
             options.seed,
             generator.model.sha256,
@@ -192,10 +195,11 @@ def _make(
             waiting.popleft()
             progress.advance(shard.count)
 
-    with ThreadPoolExecutor(1, "shard-writer") as writer:
+    # All shards are one flow, so that the engine never waits for the end of one
+    with ThreadPoolExecutor(1, "shard-writer") as writer, closing(work.batches(todo)) as made:
         try:
             for shard in todo:
-                slices = _shard_slices(work, shard, quantise, signal)
+                slices = _shard_slices(made, shard.count, quantise, signal)
                 if slices is None:
                     break
                 written = writer.submit(commit, output.out, fmt, shard, slices, work.origin)
@@ -214,15 +218,17 @@ def _make(
 
 
 def _shard_slices(
-    work: Work, shard: Shard, quantise: Callable[[Any], Slices], signal: StopSignal
+    made: Batches, count: int, quantise: Callable[[Any], Slices], signal: StopSignal
 ) -> Slices | None:
-    """The shard's slices [count, H, W], or None where a signal came first."""
-    parts = []
-    for batch in work.batches(shard):
+    """The next `count` slices [count, H, W], or None where a signal came first."""
+    parts: list[Slices] = []
+    missing = count
+    while missing:
+        parts.append(quantise(next(made)))  # while it is in cache
         if signal.stopped:
             return None
-        parts.append(batch)
-    return quantise(np.concatenate(parts))
+        missing -= len(parts[-1])
+    return cast(Slices, np.concatenate(parts))
 
 
 def _pinned(generator: Generator, work: Work, output: Output) -> dict[str, Any]:
@@ -236,7 +242,7 @@ def _pinned(generator: Generator, work: Work, output: Output) -> dict[str, Any]:
         "shard_size": output.shard_size,
         "format": output.format,
         "dtype": output.depth,
-        "batch": generator.batch,
+        "batch": list(generator.buckets) if len(generator.buckets) > 1 else generator.batch,
         **generator.backend.describe(),
         "instruction_set": _core.isa(),
         **({"fastmrigan": __version__} if names_us else {}),

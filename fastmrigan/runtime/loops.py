@@ -1,6 +1,7 @@
-"""Calls one after another, or at a fixed rate of arrivals, each with the time it took.
+"""Calls one after another, several at once, or at a fixed rate of arrivals, each with its time.
 
-Closed loop: the next call starts when the last one ends, which is what the engine can do. Open
+Closed loop: the next call starts when the last one ends, which is what the engine can do. Flow: the
+same for an engine that computes several at once, which always has as many as it can take. Open
 loop: calls arrive at a rate that does not wait for the engine, as slices come from a scanner, and a
 call's latency counts from the moment at which it should have begun. One stall then shows in all
 the calls that it delays; a closed loop would see it once (coordinated omission, Tene 2013).
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,7 +47,7 @@ class SystemClock:
 class Turn:
     """The calls of one turn of a loop."""
 
-    latency_ms: list[float]  # closed: of each call; open: since each one's arrival
+    latency_ms: list[float]  # of each call; open: since each one's arrival
     served: int  # calls made; in an open loop `latency_ms` may hold more
     seconds: float
 
@@ -61,6 +63,31 @@ def closed_loop(call: Callable[[], object], seconds: float, clock: Clock) -> Tur
         taken.append((after - now) / 1e6)
         now = after
     return Turn(taken, len(taken), (now - began) / 1e9)
+
+
+def flow_loop(
+    calls: Callable[[Iterator[None]], Iterator[object]], seconds: float, clock: Clock
+) -> Turn:
+    """Has `calls` begin one for each item it takes, for `seconds` and at least once.
+
+    `calls` gives what the calls come to, in the order they began; a call's latency counts from its
+    beginning, the time for which it waits for a stream included.
+    """
+    began = clock.now()
+    end = began + round(seconds * 1e9)
+    starts: deque[int] = deque()
+    taken: list[float] = []
+
+    def items() -> Iterator[None]:
+        starts.append(began)
+        yield
+        while (now := clock.now()) < end:
+            starts.append(now)
+            yield
+
+    for _ in calls(items()):
+        taken.append((clock.now() - starts.popleft()) / 1e6)
+    return Turn(taken, len(taken), (clock.now() - began) / 1e9)
 
 
 def open_loop(call: Callable[[], object], seconds: float, rate: float, clock: Clock) -> Turn:

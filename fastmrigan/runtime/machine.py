@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from pathlib import Path
@@ -16,13 +17,59 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": processor(),
         "cores": os.cpu_count(),
-        "cores_usable": len(os.sched_getaffinity(0)),
+        "cores_usable": usable_cores(),
         "governor": governor.read_text().strip() if governor.is_file() else None,
         "memory": _proc_field("/proc/meminfo", "MemTotal"),
         "system": platform.platform(),
         "python": platform.python_version(),
         "numpy": np.__version__,
     }
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Cores for the threads of this process: as its affinity and its control group allow (Linux).
+
+    A quota of 1.5 cores counts as one: a thread beyond the quota is stopped for a part of every
+    period, and the others wait for it.
+    """
+    allowed = min(len(os.sched_getaffinity(0)), cpu_quota(root))
+    return max(1, math.floor(allowed))
+
+
+def cpu_quota(root: Path = Path("/")) -> float:
+    """How many cores' time the control groups of this process may use; inf without a limit."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return math.inf
+    least = math.inf
+    for line in lines:  # number:controllers:path
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            mount = root / "sys/fs/cgroup"
+        elif "cpu" in controllers.split(","):  # version 1
+            mount = root / "sys/fs/cgroup/cpu"
+        else:
+            continue
+        # In a container the group may be the host's, not there, or out of sight (/../name)
+        group = mount if ".." in path.split("/") else mount / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(mount):
+                least = min(least, _limit(folder))
+    return least
+
+
+def _limit(group: Path) -> float:
+    """The quota of one control group, in cores."""
+    try:
+        if (group / "cpu.max").is_file():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota = (group / "cpu.cfs_quota_us").read_text()
+            period = (group / "cpu.cfs_period_us").read_text()
+    except OSError:  # the root has neither
+        return math.inf
+    return math.inf if quota.strip() in ("max", "-1") else int(quota) / int(period)
 
 
 def processor() -> str:

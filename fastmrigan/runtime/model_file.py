@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -21,6 +21,7 @@ INPUT_NAMES = {"sample": "latent", "translate": "source"}
 OUTPUT_NAME = "slice"
 
 
+Side = Annotated[int, Field(ge=1)]  # of a slice, in pixels
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 ENGINES = {
     f"{backend}{suffix}"
@@ -50,7 +51,7 @@ class ModelMetadata(BaseModel):
     source_contrast: str | None = None
     target_contrast: str | None = None
     latent_size: int | None = Field(default=None, ge=1)  # task sample
-    slice_size: tuple[int, int]  # [H, W] in pixels
+    slice_size: tuple[Side, Side]  # [H, W]
     grading: dict[str, Any]  # how the training slices came to [-1, 1]
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"  # that the graph is typed in
     weights_sha256: str  # over the generator's parameters, see fastmrigan.export.onnx

@@ -13,15 +13,20 @@ import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastmrigan.errors import InputRejected, MissingDependency, UsageError
 from fastmrigan.files import TMP, sync_folder
+from fastmrigan.imaging.walker import natural
 from fastmrigan.runtime.formats import FORMATS, Format
 from fastmrigan.runtime.plan import Origin, Plan, Shard, Slices, Sources
+
+if TYPE_CHECKING:
+    from pydicom import FileDataset
 
 __all__ = [
     "FORMATS",
@@ -32,6 +37,8 @@ __all__ = [
     "Slices",
     "Sources",
     "commit",
+    "in_order",
+    "own_dicom",
     "read_slices",
     "remove",
 ]
@@ -102,7 +109,7 @@ def _planned(folder: Path) -> int | None:
 
 
 def _read_all(folder: Path) -> Iterator[tuple[int, Slices]]:
-    shards = sorted(p for p in folder.glob("shard-*") if p.suffix in (".tar", ".npz", ""))
+    shards = in_order(p for p in folder.glob("shard-*") if p.suffix in (".tar", ".npz", ""))
     if not shards:
         if any(folder.glob("series-*.nii.gz")):
             raise UsageError(
@@ -116,6 +123,11 @@ def _read_all(folder: Path) -> Iterator[tuple[int, Slices]]:
             yield from reader(path)
         except DAMAGE as error:
             raise InputRejected(f"{path}: not a whole shard ({error}); make it again") from error
+
+
+def in_order(paths: Iterable[Path]) -> list[Path]:
+    """By the numbers in their names, however many digits those have."""
+    return sorted(paths, key=lambda path: natural(path.name))
 
 
 def _read_tar(path: Path) -> Iterator[tuple[int, Slices]]:
@@ -143,7 +155,7 @@ def _read_npz(path: Path) -> Iterator[tuple[int, Slices]]:
 def _read_folder(path: Path) -> Iterator[tuple[int, Slices]]:
     from PIL import Image
 
-    for file in sorted(path.iterdir()):
+    for file in in_order(path.iterdir()):
         if file.suffix == ".png":
             with Image.open(file) as image:
                 yield int(file.stem), np.asarray(image)
@@ -151,15 +163,22 @@ def _read_folder(path: Path) -> Iterator[tuple[int, Slices]]:
             yield int(file.stem), _stored(io.BytesIO(file.read_bytes()))
 
 
-def _stored(content: io.BytesIO) -> Slices:
-    """The stored values of one of our own DICOM files, [H, W]."""
+def own_dicom(content: io.BytesIO, *, pixels: bool = True) -> FileDataset:
+    """One of our own DICOM files. Raises ValueError where it is none, and MissingDependency."""
     try:
         import pydicom
-        from pydicom.errors import InvalidDicomError
     except ModuleNotFoundError as error:
         raise MissingDependency("pydicom", "dicom", "reading DICOM") from error
-    try:
-        stored: Slices = pydicom.dcmread(content).pixel_array
-    except (InvalidDicomError, AttributeError) as error:  # no DICOM, or one without its elements
-        raise ValueError(str(error)) from error
+    from fastmrigan.imaging.dicom.bounded import plain_reasons
+
+    with plain_reasons():
+        return pydicom.dcmread(content, stop_before_pixels=not pixels)
+
+
+def _stored(content: io.BytesIO) -> Slices:
+    """The stored values of one of our own DICOM files, [H, W]."""
+    from fastmrigan.imaging.dicom.bounded import plain_reasons
+
+    with plain_reasons():
+        stored: Slices = own_dicom(content).pixel_array
     return stored

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from fastmrigan.errors import UsageError
 from fastmrigan.imaging.dataset import PreparedDataset, open_array
 from fastmrigan.imaging.quantise import to_float
 from fastmrigan.runtime.backends.base import Float32
+from fastmrigan.runtime.engine_file import EngineFile
 from fastmrigan.runtime.formats_nifti import series_shards
 from fastmrigan.runtime.generator import Generator
 from fastmrigan.runtime.job import JobResult, Output, Work, run
@@ -53,11 +54,12 @@ def translate(
     slices = open_array(dataset.path, "slices.npy", dataset.info)  # uint16 [all, H, W], on disk
     fingerprint = dataset.info.fingerprint
 
-    def batches(shard: Shard) -> Iterator[Float32]:
-        end = shard.first + shard.count
-        for start in range(shard.first, end, generator.batch):
-            part = selected[start : min(start + generator.batch, end)]
-            yield generator.translate(to_float(slices[part]))  # [<= batch, H, W]
+    def inputs(shards: Sequence[Shard]) -> Iterator[Float32]:
+        for shard in shards:
+            end = shard.first + shard.count
+            for start in range(shard.first, end, generator.batch):
+                part = selected[start : min(start + generator.batch, end)]
+                yield to_float(slices[part])  # [<= batch, H, W]
 
     sources = Sources(
         fingerprint,
@@ -69,7 +71,7 @@ def translate(
         command="translate",
         task="translate",
         count=len(selected),
-        batches=batches,
+        batches=lambda shards: generator.translate_all(inputs(shards)),
         origin=Origin(
             None,
             generator.model.sha256,
@@ -83,7 +85,7 @@ def translate(
     return run(generator, work, output)
 
 
-def check_inputs(model: ModelFile, dataset: PreparedDataset) -> None:
+def check_inputs(model: ModelFile | EngineFile, dataset: PreparedDataset) -> None:
     """Raises UsageError where the model samples, or translates slices of another size."""
     if model.metadata.task != "translate":
         raise UsageError(
@@ -97,7 +99,7 @@ def check_inputs(model: ModelFile, dataset: PreparedDataset) -> None:
         )
 
 
-def contrast_mismatch(model: ModelFile, dataset: PreparedDataset) -> str | None:
+def contrast_mismatch(model: ModelFile | EngineFile, dataset: PreparedDataset) -> str | None:
     """A line where dataset and model name different source contrasts; None where one is unknown."""
     have, wants = dataset.info.contrast, model.metadata.source_contrast
     if have in UNKNOWN or wants in UNKNOWN or have == wants:

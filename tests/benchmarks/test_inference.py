@@ -7,8 +7,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 pytest.importorskip("onnxscript", reason="the models are made by export")
 
@@ -21,6 +23,7 @@ from fastmrigan.models.dcgan import DcganGenerator
 from fastmrigan.models.resnet import ResnetGenerator
 from fastmrigan.models.unet import UnetGenerator
 from fastmrigan.ops import FusedInstanceNorm2d
+from fastmrigan.runtime import load
 
 TINY = {
     "ResNet-9": lambda: ResnetGenerator(size=32, width=4, blocks=2),
@@ -68,6 +71,7 @@ def test_a_row_and_a_wrong_one(monkeypatch, capsys, quick):
     monkeypatch.setitem(models.NETWORKS, "U-Net", (UnetGenerator, facts))
     monkeypatch.setitem(inference.ENGINES, inference.TAKEN, ("openvino", "fp32"))
     monkeypatch.setattr(inference, "PRODUCT", 64)
+    monkeypatch.setattr(inference, "CONVOLVED", (4, 8))
     network, _ = tiny("U-Net")
     graph = models.as_graph("U-Net", network)
     row = inference.Row("U-Net", 2, bar=1e9)
@@ -78,6 +82,7 @@ def test_a_row_and_a_wrong_one(monkeypatch, capsys, quick):
     assert found["met"] is False
     # By hand: the first down makes 4 maps of 16x16 from one, 4x4 taps each.
     assert found["limit"]["operations"] > 2 * 2 * 4 * 16 * 16 * 16
+    assert found["limit"]["bare_gflops"].keys() == {"products", "convolutions"}
     inference.print_row(found)
     assert "at least 1e+09x: MISSED" in capsys.readouterr().out
 
@@ -90,6 +95,35 @@ def test_a_row_and_a_wrong_one(monkeypatch, capsys, quick):
     assert "times" not in found
 
 
+def test_the_limits_multiply_and_count_it(monkeypatch):
+    monkeypatch.setitem(inference.ENGINES, inference.TAKEN, ("openvino", "fp32"))
+    monkeypatch.setattr(inference, "PRODUCT", 32)
+    monkeypatch.setattr(inference, "CONVOLVED", (4, 8))
+    found = inference.limits(1)
+    weights = {
+        name: [
+            torch.from_numpy(numpy_helper.to_array(tensor).copy())
+            for tensor in onnx.load_from_string(graph.data).graph.initializer
+        ]
+        for name, graph in [
+            ("products", models.products(32, 4)),
+            ("convolutions", models.convolutions(4, 8, 4)),
+        ]
+    }
+    steps = {
+        "products": torch.matmul,
+        "convolutions": lambda x, w: torch.nn.functional.conv2d(x, w, padding=1),
+    }
+    counted = {"products": 4 * 2 * 32**3, "convolutions": 4 * 2 * 9 * 4 * 4 * 8 * 8}
+    for name, shape in [("products", (32, 32)), ("convolutions", (1, 1, 8, 8))]:
+        call, operations = found[name]
+        y = torch.from_numpy(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
+        for weight in weights[name]:
+            y = steps[name](y, weight)
+        np.testing.assert_allclose(call(), y.numpy(), atol=1e-4)
+        assert operations == counted[name]
+
+
 def test_wrapper_on_the_identity_model(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(inference, "IDENTITY", 16)
     found = inference.wrapper(tmp_path, OPTIONS)
@@ -97,7 +131,9 @@ def test_wrapper_on_the_identity_model(tmp_path: Path, monkeypatch):
     assert found["added_us"]["bare"] == 0
     assert found["met"] == (found["added_us"]["generator"] <= 50)
     x = models.inputs(None, 16, 1)
-    call = inference.bare_call(models.identity(tmp_path, 16), x, 1)
+    model = models.identity(tmp_path, 16)
+    properties = load(model.path, "openvino", batch=1, threads=1).backend.properties
+    call = inference.bare_call(model, x, properties)
     assert np.array_equal(call()[0], x)
 
 

@@ -1,7 +1,10 @@
-/* A call that succeeds allocates nothing, and an allocation that fails is FMG_ERROR_MEMORY: seen
- * through malloc itself, which this program replaces (glibc).
+/* A call that succeeds allocates nothing; an allocation or a thread that fails is FMG_ERROR_MEMORY:
+ * seen through malloc and pthread_create themselves, which this program replaces (glibc).
  *
- *   allocation_tests MODELS FAKE */
+ *   allocation_tests BACKEND MODELS FAKE */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
 #include <stddef.h>
 
 #include "check.h"
@@ -22,14 +25,24 @@ void* aligned_alloc(size_t alignment, size_t size) {
   return size > refuse_above ? NULL : __libc_memalign(alignment, size);
 }
 
+static volatile int refuse_threads;
+
+int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*body)(void*),
+                   void* argument) {
+  int (*real)(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*);
+  *(void**)&real = dlsym(RTLD_NEXT, "pthread_create");
+  return refuse_threads ? EAGAIN : real(thread, attributes, body, argument);
+}
+
 int main(int argc, char** argv) {
-  if (argc != 3) return 2;
+  if (argc != 4) return 2;
+  backend = argv[1];
   enum { PIXELS = 64, N = 5 };
-  fmg_options options = options_with(argv[2]);
+  fmg_options options = options_with(argv[3]);
   options.batch = 2;
   fmg_engine* engine = NULL;
   const long before_open = allocations;
-  CHECK(fmg_open(in_folder(argv[1], "good.onnx"), &options, &engine) == FMG_OK);
+  CHECK(fmg_open(in_folder(argv[2], "good.onnx"), &options, &engine) == FMG_OK);
   CHECK(allocations > before_open + 10); /* the counter counts */
 
   static int16_t in[N * PIXELS], out[N * PIXELS];
@@ -48,12 +61,20 @@ int main(int argc, char** argv) {
 
   options.batch = 4096; /* [4096, 1, 8, 8] float32 are 1 MiB */
   refuse_above = (1 << 20) - 1;
-  EXPECT(fmg_open(in_folder(argv[1], "good.onnx"), &options, &engine), FMG_ERROR_MEMORY,
+  EXPECT(fmg_open(in_folder(argv[2], "good.onnx"), &options, &engine), FMG_ERROR_MEMORY,
          "out of memory");
   CHECK(engine == NULL);
   refuse_above = (size_t)-1;
-  CHECK(fmg_open(in_folder(argv[1], "good.onnx"), &options, &engine) == FMG_OK);
+  CHECK(fmg_open(in_folder(argv[2], "good.onnx"), &options, &engine) == FMG_OK);
   fmg_close(engine);
+
+  if (strcmp(backend, "onnxruntime") == 0) { /* whose engines have a thread of ours */
+    options.batch = 1;
+    refuse_threads = 1;
+    EXPECT(fmg_open(in_folder(argv[2], "good.onnx"), &options, &engine), FMG_ERROR_MEMORY,
+           "no thread");
+    refuse_threads = 0;
+  }
   puts("allocation_tests: passed");
   return 0;
 }

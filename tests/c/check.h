@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fake_openvino.h"
+#include "fake_backend.h"
 #include "fastmrigan.h"
 
 #define CHECK(condition)                                                                    \
@@ -37,6 +37,9 @@ static inline const char* in_folder(const char* folder, const char* name) {
   return path;
 }
 
+/* Of every engine that is opened: each program is run for one backend. */
+static const char* backend;
+
 /* The stand-in's controls: the same library that the engine opens. */
 static inline fake_controls* controls_of(const char* library) {
   void* handle = dlopen(library, RTLD_NOW);
@@ -52,6 +55,7 @@ static inline fake_controls* controls_of(const char* library) {
 static inline fmg_options options_with(const char* library) {
   fmg_options options;
   fmg_options_init(&options);
+  options.backend = backend;
   options.library = library;
   options.threads = 1;
   return options;

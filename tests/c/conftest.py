@@ -16,4 +16,4 @@ def built(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def library(built) -> Library:
-    return Library(built / "csrc" / "capi" / "libfastmrigan.so")
+    return Library(built)

@@ -4,8 +4,6 @@
 //
 //   FAKE_VERSION   the version it gives
 //   FAKE_LACKS     leaves one function out
-#include "fake_openvino.h"
-
 #include <openvino/c/openvino.h>
 #include <pthread.h>
 #include <time.h>
@@ -13,6 +11,8 @@
 #include <cmath>
 #include <cstring>
 #include <vector>
+
+#include "fake_backend.h"
 
 #ifndef FAKE_VERSION
 #define FAKE_VERSION "2026.4.1-fake"

@@ -1,7 +1,7 @@
 /* Damaged model files: cut at every byte, and with bytes changed at random. None may be opened,
  * and under the sanitizers none may make us read past its end.
  *
- *   hostile_tests MODELS FAKE */
+ *   hostile_tests BACKEND MODELS FAKE */
 #include <stdint.h>
 
 #include "check.h"
@@ -20,10 +20,11 @@ static int open_block(const uint8_t* data, size_t size, const fmg_options* optio
 }
 
 int main(int argc, char** argv) {
-  if (argc != 3) return 2;
-  const fmg_options options = options_with(argv[2]);
+  if (argc != 4) return 2;
+  backend = argv[1];
+  const fmg_options options = options_with(argv[3]);
   static uint8_t data[1 << 20], damaged[1 << 20];
-  FILE* file = fopen(in_folder(argv[1], "good.onnx"), "rb");
+  FILE* file = fopen(in_folder(argv[2], "good.onnx"), "rb");
   CHECK(file != NULL);
   const size_t size = fread(data, 1, sizeof data, file);
   fclose(file);

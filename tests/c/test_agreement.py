@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import re
 import threading
 from pathlib import Path
 
@@ -11,21 +12,32 @@ import numpy as np
 import onnx
 import pytest
 import tiny_model
-from c_library import Call, Failed, Library, slices
+from c_library import (
+    LIBRARIES,
+    Call,
+    Failed,
+    Info,
+    Library,
+    built_with,
+    need_backend,
+    slices,
+)
 from c_library_models import SIDE, translating, with_metadata, write_models
-from c_library_models import negative as negative_graph
 from onnx import TensorProto, helper, numpy_helper
 
 from fastmrigan.errors import ModelRefused, UsageError
+from fastmrigan.export.precision import typed_graph
 from fastmrigan.imaging import grading
 from fastmrigan.runtime import load
-from fastmrigan.runtime.backends.openvino import OpenVINOBackend, the_core
+from fastmrigan.runtime.backends.base import Backend
+from fastmrigan.runtime.backends.openvino import the_core
 from fastmrigan.runtime.latents import normal_latents
 from fastmrigan.runtime.model_file import read_model_file
 
 pytestmark = pytest.mark.slow
 
-ERROR_OPTIONS, ERROR_MODEL, ERROR_INPUT, ERROR_DEADLINE, ERROR_CANCELLED = 2, 4, 8, 10, 11
+ERROR_OPTIONS, ERROR_MODEL, ERROR_BACKEND_MISSING = 2, 4, 5
+ERROR_INPUT, ERROR_DEADLINE, ERROR_CANCELLED = 8, 10, 11
 
 
 def convolving(side: int, channels: int = 16, layers: int = 3) -> onnx.ModelProto:
@@ -71,61 +83,161 @@ def write(path: Path, task: str, side: int = 32, **changes: object) -> Path:
     return path
 
 
-def need_bf16(precision: str) -> None:
-    if precision == "bf16" and "BF16" not in the_core().get_property(
-        "CPU", "OPTIMIZATION_CAPABILITIES"
-    ):
-        pytest.skip("the processor has no bf16")
+@pytest.fixture(params=LIBRARIES)
+def backend(request, library: Library) -> str:
+    need_backend(library.folder, request.param)
+    return request.param
+
+
+def has(precision: str) -> bool:
+    return precision.upper() in the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def need_precision(precision: str, backend: str = "openvino") -> None:
+    if backend == "openvino" and precision != "fp32" and not has(precision):
+        pytest.skip(f"the processor has no {precision}")
+
+
+def translated(library: Library, path: Path, x: np.ndarray, **options: object) -> np.ndarray:
+    """What the C library makes of x [N, H, W], by either way in: they agree to the bit."""
+    with library.open(path, **options) as engine:
+        plain = engine.run(x)
+        watched = np.zeros_like(x)
+        call = Call(ctypes.sizeof(Call), 60_000_000, None)
+        engine.run_slices(slices(x), len(x), slices(watched), call)  # which watches the clock
+    np.testing.assert_array_equal(watched, plain)
+    return plain
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(("threads", "batch", "n"), [(1, 1, 1), (2, 1, 3), (2, 4, 6), (1, 4, 1)])
-def test_same_bits_when_translating(library: Library, tmp_path, precision, threads, batch, n):
-    need_bf16(precision)
+def test_same_bits_when_translating(
+    library: Library, backend, tmp_path, precision, threads, batch, n
+):
+    if backend == "onnxruntime" and precision == "bf16":
+        pytest.skip("onnxruntime offers no bf16")
+    need_precision(precision, backend)
     path = write(tmp_path / "m.onnx", "translate")
     x = np.random.default_rng(n).uniform(-1, 1, (n, 32, 32)).astype(np.float32)
-    expected = load(path, "openvino", precision=precision, threads=threads, batch=batch).translate(
-        x
-    )
-    with library.open(path, precision=precision, threads=threads, batch=batch) as engine:
-        np.testing.assert_array_equal(engine.run(x), expected)
-        y = np.zeros_like(x)
-        call = Call(ctypes.sizeof(Call), 60_000_000, None)
-        engine.run_slices(slices(x), n, slices(y), call)  # the path that watches the clock
-        np.testing.assert_array_equal(y, expected)
+    options = {"precision": precision, "threads": threads, "batch": batch}
+    expected = load(path, backend, **options).translate(x)
+    found = translated(library, path, x, backend=backend, **options)
+    np.testing.assert_array_equal(found, expected)
     assert np.ptp(expected) > 0.1
 
 
 @pytest.mark.parametrize(("threads", "batch", "n"), [(1, 1, 2), (2, 4, 7)])
-def test_same_bits_when_sampling(library: Library, tmp_path, threads, batch, n):
+def test_same_bits_when_sampling(library: Library, backend, tmp_path, threads, batch, n):
     path = write(tmp_path / "m.onnx", "sample")
-    generator = load(path, "openvino", precision="fp32", threads=threads, batch=batch)
-    expected = generator.sample(n, seed=5)
-    with library.open(path, precision="fp32", threads=threads, batch=batch) as engine:
+    options = {"precision": "fp32", "threads": threads, "batch": batch}
+    expected = load(path, backend, **options).sample(n, seed=5)
+    with library.open(path, backend, **options) as engine:
         latents = normal_latents(5, 0, n, tiny_model.LATENT)
         np.testing.assert_array_equal(engine.run(latents), expected)
 
 
+def same_facts(info: Info, python: Backend) -> None:
+    assert info.backend.decode() == python.name
+    assert info.precision.decode() == python.precision
+    assert info.why_precision.decode() == python.why_precision
+    assert info.backend_version.decode() == python.version
+    assert info.device.decode() == python.device
+    assert info.threads == python.threads
+
+
 @pytest.mark.parametrize(
-    "parity", [{}, bf16_figures(50.0), bf16_figures(44.9), bf16_figures(float("inf"))]
+    "parity",
+    [
+        {},
+        bf16_figures(50.0),
+        bf16_figures(44.9),
+        bf16_figures(float("inf")),
+        bf16_figures(50.0) | {"real_slices": bf16_figures(46.0)},
+        bf16_figures(50.0) | {"real_slices": bf16_figures(44.0)},
+    ],
 )
-def test_same_precision_and_facts_on_auto(library: Library, tmp_path, parity):
+def test_same_precision_and_facts_on_auto(library: Library, backend, tmp_path, parity):
     path = write(tmp_path / "m.onnx", "translate", parity=parity, source_contrast="T1w")
-    backend = load(path, "openvino", batch=1).backend
-    assert isinstance(backend, OpenVINOBackend)
-    with library.open(path) as engine:
+    with library.open(path, backend) as engine:
         info = engine.info()
-        assert info.precision.decode() == backend.precision
-        assert info.why_precision.decode() == backend.why_precision
-        assert info.backend_version.decode() == backend.version
-        assert info.device.decode() == backend.device
-        assert info.threads == backend.threads
+        same_facts(info, load(path, backend, batch=1).backend)
         assert info.graph_sha256.decode() == read_model_file(path).metadata.graph_sha256
         assert (info.source_contrast, info.target_contrast) == (b"T1w", b"")
 
 
-def test_bf16_that_would_run_in_fp32_is_refused(library: Library, tmp_path):
-    need_bf16("bf16")
+def quantised() -> onnx.ModelProto:
+    """The chain of convolutions with the first one's input and weights in int8."""
+    model = convolving(32)
+    graph = model.graph
+    weights = numpy_helper.to_array(graph.initializer[0])
+    step = np.float32(np.abs(weights).max() / 127)
+    graph.initializer[0].CopyFrom(
+        numpy_helper.from_array(np.rint(weights / step).astype(np.int8), "w0")
+    )
+    constants = {
+        "x step": np.float32(1 / 127),
+        "w step": step,
+        "zero": np.int8(0),
+    }
+    graph.initializer.extend(numpy_helper.from_array(np.array(v), k) for k, v in constants.items())
+    nodes = [
+        helper.make_node("QuantizeLinear", ["source", "x step", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "x step", "zero"], ["x"]),
+        helper.make_node("DequantizeLinear", ["w0", "w step", "zero"], ["w"]),
+        *graph.node,
+    ]
+    nodes[3].input[:] = ["x", "w"]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return model
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_a_typed_file_runs_as_python_runs_it_or_is_refused(
+    library: Library, backend, tmp_path, precision
+):
+    """To the bit where Python runs it; refused by both where the backend cannot."""
+    path = tmp_path / "typed.onnx"
+    model = quantised() if precision == "int8" else typed_graph(convolving(32), precision)
+    path.write_bytes(with_metadata(model, translating(slice_size=[32, 32], precision=precision)))
+    x = np.random.default_rng(1).uniform(-1, 1, (3, 32, 32)).astype(np.float32)
+    with pytest.raises(UsageError, match=f"is typed in {precision} and runs in nothing else"):
+        load(path, backend, precision="fp32")
+    with pytest.raises(Failed, match=f"is typed in {precision} and runs in nothing else") as failed:
+        library.open(path, backend, precision="fp32")
+    assert failed.value.code == ERROR_OPTIONS
+    try:
+        python = load(path, backend, batch=2, threads=1)
+    except UsageError as refused:
+        said = re.search(r"typed in \w+(, and this processor has no \w+)?", str(refused))
+        assert said is not None
+        with pytest.raises(Failed, match=said[0]) as failed:
+            library.open(path, backend)
+        assert failed.value.code == ERROR_OPTIONS
+        return
+    found = translated(library, path, x, backend=backend, batch=2, threads=1)
+    np.testing.assert_array_equal(found, python.translate(x))
+    with library.open(path, backend, batch=2, threads=1) as engine:
+        same_facts(engine.info(), python.backend)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
+def test_a_backend_that_was_not_built_in_says_so(library: Library, tmp_path, backend):
+    if built_with(library.folder, backend):
+        pytest.skip(f"{backend} is built in here")
+    path = write(tmp_path / "m.onnx", "translate")
+    with pytest.raises(Failed, match=f"{backend}: this libfastmrigan was built without") as failed:
+        library.open(path, backend, library=None)
+    assert failed.value.code == ERROR_BACKEND_MISSING
+
+
+@pytest.mark.parametrize(
+    ("precision", "typed"), [("bf16", "fp32"), ("bf16", "bf16"), ("fp16", "fp16"), ("int8", "int8")]
+)
+def test_a_precision_that_nothing_would_run_in_is_refused(
+    library: Library, tmp_path, precision, typed
+):
+    need_precision(precision)
     path = tmp_path / "m.onnx"
     graph = helper.make_graph(
         [helper.make_node("Identity", ["source"], ["slice"])],
@@ -134,37 +246,28 @@ def test_bf16_that_would_run_in_fp32_is_refused(library: Library, tmp_path):
         [helper.make_tensor_value_info("slice", TensorProto.FLOAT, ["batch", 1, 8, 8])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    path.write_bytes(with_metadata(model, translating()))
+    path.write_bytes(with_metadata(model, translating(precision=typed)))
     with pytest.raises(UsageError, match=r"runs every operator of .* in another one"):
-        load(path, "openvino", precision="bf16")
-    with pytest.raises(Failed, match=r"runs every operator of .* in fp32") as failed:
-        library.open(path, precision="bf16")
+        load(path, "openvino", precision=precision)
+    with pytest.raises(Failed, match=r"runs every operator of .* in another one") as failed:
+        library.open(path, precision=precision)
     assert failed.value.code == ERROR_OPTIONS
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
-def test_a_typed_file_is_refused_and_not_run_in_fp32(library: Library, tmp_path, precision):
-    path = tmp_path / "typed.onnx"
-    path.write_bytes(with_metadata(negative_graph(), translating(precision=precision)))
-    with pytest.raises(Failed, match=f"is typed in {precision}, .* export it in fp32") as failed:
-        library.open(path)
-    assert failed.value.code == ERROR_MODEL
-
-
-def test_python_refuses_what_the_library_refuses(library: Library, tmp_path):
+def test_python_refuses_what_the_library_refuses(library: Library, backend, tmp_path):
     write_models(tmp_path)
     (tmp_path / "unknown.onnx").unlink()  # refused by the engine, not by us
     x = np.zeros((1, 9, 8), np.float32)
     refused = []
     for path in sorted(tmp_path.glob("*.onnx")):
         if path.stem in ("good", "norule"):
-            library.open(path).close()
-            load(path, "openvino", batch=1)
+            library.open(path, backend).close()
+            load(path, backend, batch=1)
             continue
         with pytest.raises(Failed) as failed:
-            library.open(path)
+            library.open(path, backend)
         with pytest.raises((ModelRefused, UsageError)):  # wrong sizes only once it runs
-            load(path, "openvino", batch=1).translate(x)
+            load(path, backend, batch=1).translate(x)
         refused.append(failed.value.code)
     assert refused == [ERROR_MODEL] * 14
 
@@ -270,7 +373,7 @@ def test_measure_refuses_an_empty_range(library: Library, tmp_path, rule):
     assert failed.value.code == ERROR_INPUT
 
 
-def test_deadline_and_cancellation_of_a_real_run(library: Library, tmp_path):
+def test_deadline_and_cancellation_of_a_real_run(library: Library, backend, tmp_path):
     """Both end a run that is under way, and the next call gives the right bits."""
     side = 512
     path = tmp_path / "slow.onnx"
@@ -279,7 +382,7 @@ def test_deadline_and_cancellation_of_a_real_run(library: Library, tmp_path):
     x = np.random.default_rng(0).uniform(-1, 1, (1, side, side)).astype(np.float32)
     y = np.empty_like(x)
     cancel = ctypes.c_int(0)
-    with library.open(path, precision="fp32", threads=1) as engine:
+    with library.open(path, backend, precision="fp32", threads=1) as engine:
         expected = engine.run(x)
         call = Call(ctypes.sizeof(Call), 10_000, None)
         with pytest.raises(Failed, match="deadline") as failed:

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from c_library import ROOT, SANITIZERS, build, cmake, openvino_library
+from c_library import LIBRARIES, ROOT, SANITIZERS, build, cmake, need_backend
 from c_library_models import write_models
 
 from fastmrigan import __version__
@@ -30,14 +30,13 @@ def models(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session", params=SANITIZERS)
 def programs(request, tmp_path_factory) -> tuple[Path, str]:
-    """The folder of the C programs, and the sanitizer they run under."""
+    """The folder of a build, and the sanitizer it runs under."""
     if request.param == "plain":
-        return request.getfixturevalue("built") / "tests" / "c", "plain"
-    folder = build(tmp_path_factory.mktemp(request.param), request.param)
-    return folder / "tests" / "c", request.param
+        return request.getfixturevalue("built"), "plain"
+    return build(tmp_path_factory.mktemp(request.param), request.param), request.param
 
 
-PROGRAMS = ("codes_tests", "hostile_tests", "threads_tests", "allocation_tests", "openvino_tests")
+PROGRAMS = ("codes_tests", "hostile_tests", "threads_tests", "allocation_tests", "backend_tests")
 
 
 def fixed_addresses() -> list[str]:
@@ -55,20 +54,23 @@ def suppressions(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("backend", LIBRARIES)
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_c_program(program, programs, models, tmp_path):
-    folder, sanitizer = programs
+def test_c_program(program, backend, programs, models, tmp_path):
+    build_folder, sanitizer = programs
+    need_backend(build_folder, backend)
     if program == "allocation_tests" and sanitizer != "plain":
         pytest.skip("replaces malloc, as the sanitizers do")
-    if program == "openvino_tests" and sanitizer == "thread":
+    if program == "backend_tests" and sanitizer == "thread":
         pytest.skip(
-            "OpenVINO and TBB are not built for ThreadSanitizer: threads_tests has a stand-in"
+            "the backends are not built for ThreadSanitizer: threads_tests has their stand-ins"
         )
-    arguments = [models, folder / "libfake_openvino.so"]
-    if program == "openvino_tests":
-        arguments[1] = openvino_library()
+    folder = build_folder / "tests" / "c"
+    arguments = [backend, models, folder / f"libfake_{backend}.so"]
+    if program == "backend_tests":
+        arguments[2] = LIBRARIES[backend]()
     if program == "codes_tests":
-        arguments += [folder / "libfake_old.so", folder / "libfake_lacking.so"]
+        arguments += [folder / f"libfake_{kind}_{backend}.so" for kind in ("old", "lacking")]
     prefix = fixed_addresses() if sanitizer == "thread" else []
     environment = os.environ | {
         "LSAN_OPTIONS": f"suppressions={suppressions(tmp_path)}:print_suppressions=0",

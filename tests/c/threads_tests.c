@@ -1,6 +1,6 @@
 /* One engine a thread, one engine shared, and calls that end early from another thread.
  *
- *   threads_tests MODELS FAKE */
+ *   threads_tests BACKEND MODELS FAKE */
 #include <pthread.h>
 #include <time.h>
 
@@ -90,8 +90,8 @@ static void early_ends(void) {
 }
 
 int main(int argc, char** argv) {
-  if (argc != 3) return 2;
-  models = argv[1], fake = argv[2];
+  if (argc != 4) return 2;
+  backend = argv[1], models = argv[2], fake = argv[3];
   in_threads(many_calls, NULL);
   fmg_engine* shared = open_good();
   in_threads(many_calls, shared);

@@ -230,3 +230,38 @@ def test_an_unexpected_error_says_where_to_report_it(capsys):
     assert message.count("\n") == 1
     assert "a bug of ours" in message
     assert "/issues" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("two\nlines", r"two\nlines"),
+        ("\x1b[31mred\x1b[0m\r", r"\x1b[31mred\x1b[0m\r"),
+        ("latin-\udce9 end", r"latin-\udce9 end"),
+        ("two  spaces, tête", "two  spaces, tête"),
+    ],
+)
+def test_a_name_is_printed_on_one_line_without_control_characters(
+    fastmrigan: Run, tmp_path, name, printed
+):
+    done = fastmrigan("prepare", tmp_path / name, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr == f"fastmrigan: {tmp_path}/{printed}: no such file or folder\n"
+
+
+def test_what_a_library_says_over_several_lines_is_one(fastmrigan: Run, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("a: b: c\n  - d")
+    done = fastmrigan("train", tmp_path / "recipe.yaml", "--data", tmp_path, "--dry-run")
+    assert_one_line(done, 2, "recipe.yaml: not readable as YAML: mapping values are not allowed")
+    assert "\\n" not in done.stderr
+
+
+def test_a_damaged_shard_is_one_line(fastmrigan: Run, tmp_path):
+    """tarfile tells over several lines what it has tried."""
+    (tmp_path / "shard-000000.tar").write_bytes(b"x" * 2000)
+    done = fastmrigan("style-transfer", "--content", tmp_path, "--style", tmp_path, "--out", "x")
+    assert done.returncode == 3
+    *_, last = done.stderr.splitlines()
+    assert last.startswith(f"fastmrigan: {tmp_path}/shard-000000.tar: not a whole shard (file")
+    assert last.endswith("make it again")
+    assert "\\n" not in last

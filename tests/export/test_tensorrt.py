@@ -15,6 +15,7 @@ import tiny_model as tiny
 from fastmrigan.errors import MissingDependency, ModelRefused, UsageError
 from fastmrigan.export import tensorrt, tensorrt_build
 from fastmrigan.export.tensorrt import EngineOptions, build_engine, check, sidecar_path
+from fastmrigan.runtime.engine_file import read_engine_file
 from fastmrigan.runtime.model_file import read_model_file
 
 RTX = EngineOptions("tensorrt-rtx", (1, 4), "8.9")
@@ -55,6 +56,9 @@ def test_engine_and_sidecar(write_model, fastmrigan, tmp_path):
         "precision": "fp32",
     }
     assert {key: document[key] for key in expected} == expected
+    read_back = read_engine_file(out)  # as the runtime reads it, every check passed
+    assert read_back.data == out.read_bytes()
+    assert stat.S_IMODE(sidecar_path(out).stat().st_mode) == 0o600
 
 
 @needs_rtx

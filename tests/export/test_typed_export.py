@@ -183,9 +183,11 @@ def test_a_typed_graph_below_its_floor_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def report(precision: str, psnr: float, ssim: float | None = None) -> ParityReport:
+def report(
+    precision: str, psnr: float, ssim: float | None = None, dataset: str | None = None
+) -> ParityReport:
     engine = EngineParity("openvino", "1", precision, "CPU", 0.1, psnr, ssim)
-    return ParityReport("PyTorch", (4,), (engine,), precision)
+    return ParityReport("PyTorch", (4,), (engine,), precision, dataset)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,9 @@ def test_what_is_judged_too_far_away(given: tuple, text: str) -> None:
         gates.judge(Path("m.onnx"), report(*given), 1e-4)
 
 
-@pytest.mark.parametrize("given", [("bf16", 40.0), ("fp16", 45.0), ("int8", 35.0, 0.97)])
+@pytest.mark.parametrize(
+    "given", [("bf16", 40.0), ("fp16", 45.0), ("int8", 35.0, 0.97), ("fp32", 60.0, None, "d")]
+)
 def test_what_is_judged_near_enough(given: tuple) -> None:
     gates.judge(Path("m.onnx"), report(*given), 1e-4)
 
@@ -223,10 +227,12 @@ def test_real_slices_are_judged_too(
 
     def only_real(*given: object, **options: object) -> ParityReport:
         found = honest(*given, **options)
-        return found if options["dataset"] is None else report("fp32", 10.0)
+        return found if options["dataset"] is None else report("fp32", 59.9, dataset="d")
 
     monkeypatch.setattr("fastmrigan.export.probes.check_parity", only_real)
-    with pytest.raises(CheckFailed, match=r"not written, since openvino 1 in fp32 is 0\.1 away"):
+    with pytest.raises(
+        CheckFailed, match=r"not written, since openvino 1 in fp32 reaches 59\.9 dB of 60"
+    ):
         export_generator(module, tmp_path / "m.onnx", facts, parity_data=dataset)
     assert list(tmp_path.iterdir()) == []
 

@@ -192,6 +192,29 @@ def deflated(content: bytes) -> bytes:
     return packer.compress(content) + packer.flush()
 
 
+PER_FRAME, PLACE, ORIGIN = 0x52009230, 0x00209113, 0x00200032
+DIRECTION, MEASURES = 0x00209116, 0x00289110
+
+
+def per_frame(count: int, *, closed: bool = True) -> dict[int, bytes]:
+    """Enhanced groups (PS3.3 C.7.6.16) of many frames in a few bytes each, 1 mm apart.
+
+    closed: every length is told; otherwise items and sequences end by delimiters.
+    """
+
+    def sequence(tag: int, *items: bytes) -> bytes:
+        if closed:
+            return element(tag, b"SQ", b"".join(map(item, items)))
+        inside = b"".join(item(content, UNDEFINED) + END_OF_ITEM for content in items)
+        return element(tag, b"SQ", inside + END_OF_SEQUENCE, UNDEFINED)
+
+    direction = sequence(DIRECTION, text(0x00200037, b"DS", "1\\0\\0\\0\\1\\0"))
+    measures = sequence(MEASURES, text(0x00280030, b"DS", "1\\1"))
+    places = (sequence(PLACE, text(ORIGIN, b"DS", f"0\\0\\{frame}")) for frame in range(count))
+    groups = sequence(PER_FRAME, *(place + direction + measures for place in places))
+    return {**frames(str(count)), PER_FRAME: groups}
+
+
 HUGE_TEXT = element(0x00324000, b"UT", b"", 0x7FFFFFF0)  # the zeros that follow are its value
 LAST_BEFORE_PIXELS = 0x00324000
 
@@ -255,6 +278,14 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
             syntax=JPEG_2000,
         ),
         r"claims [\d,]+ frames",
+    ),
+    "claims_enhanced_frames.dcm": (  # places to look at, and pixels for one
+        lambda: dicom(per_frame(8000)),
+        "its functional groups hold 32,000 items; at most .*; split it",
+    ),
+    "claims_enhanced_frames_open.dcm": (
+        lambda: dicom(per_frame(8000, closed=False)),
+        "too many elements",
     ),
     # Broken lengths
     "length_beyond_end.dcm": (
@@ -536,6 +567,8 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
 
 # Odd, but not beyond use: these may be read or refused, and must do neither harm
 ODD: dict[str, Callable[[], bytes]] = {
+    "odd_enhanced_frames.dcm": lambda: dicom(per_frame(3400)),  # about as many as are looked at
+    "odd_enhanced_frames_open.dcm": lambda: dicom(per_frame(3000, closed=False)),
     "odd_jpeg_lossless_empty.dcm": lambda: dicom(  # libjpeg makes up what the scan lacks
         pixels=encapsulated(jpeg_lossless(32, 40, b"")), syntax=JPEG_LOSSLESS
     ),

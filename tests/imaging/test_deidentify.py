@@ -500,6 +500,13 @@ def test_a_dicomdir_is_refused(tmp_path: Path) -> None:
     assert "a DICOMDIR" in made.refused[1].reason
 
 
+def test_dicom_under_any_name_is_deidentified(tmp_path: Path) -> None:
+    saved(tmp_path / "in", "scan.smith")
+    (tmp_path / "in" / "notes.smith").write_text("x")
+    made = run(tmp_path / "in", tmp_path / "out")
+    assert (made.written, made.ignored, made.refused) == (1, {"other": 1}, [])
+
+
 def test_names_say_nothing_and_rejects_stand_beside(tmp_path: Path) -> None:
     saved(tmp_path / "in", "doe_john.dcm")
     (tmp_path / "in" / "broken_doe.dcm").write_bytes(bytes(128) + b"DICM" + b"\xff" * 40)

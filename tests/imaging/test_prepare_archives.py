@@ -97,10 +97,29 @@ def test_a_medium_by_its_directory(tmp_path: Path) -> None:
     made = prepare(medium / "DICOMDIR", tmp_path / "out", SMALL)
     assert made.info.count == 2
     assert made.info.labels == {"DATA": 2}
-    assert [each.name for each in made.refused] == ["DATA/IM009"]
+    absent = "DATA/IM009: is not there, though DICOMDIR names it; copy the whole medium"
+    assert [str(each) for each in made.refused] == [absent]
     whole = prepare(medium, tmp_path / "whole", SMALL)  # files of the folder come once
     assert whole.info.count == 4
-    assert [each.name for each in whole.refused] == ["DATA/IM009"]
+    assert [str(each) for each in whole.refused] == [absent]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_dicom_under_any_name(tmp_path: Path, kind: str) -> None:
+    """An extension may be a person's name: it is read, and the name goes nowhere."""
+    source = tmp_path / "in"
+    write_series(source, 3)
+    (source / "IM002").rename(source / "scan.smith")
+    (source / "notes.smith").write_text("x" * 200)
+    (source / "short.smith").write_text("x")
+    packed = pack(source, tmp_path / f"packed.{kind}")
+    made = prepare(source, tmp_path / "out", SMALL)
+    assert (made.info.count, made.ignored, made.refused) == (3, {"other": 2}, [])
+    assert made.info.notes == []
+    of_archive = prepare(packed, tmp_path / "out2", SMALL)
+    assert of_archive.info.fingerprint == made.info.fingerprint
+    for path in (*(tmp_path / "out").iterdir(), *(tmp_path / "out2").iterdir()):
+        assert b"smith" not in path.read_bytes()
 
 
 def test_what_holds_no_images(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,33 @@ def test_a_series_is_one_volume_in_the_order_of_its_positions(tmp_path: Path) ->
         grading = Grading(**record.grading.model_dump())
         np.testing.assert_allclose(got, fit_square(grade(raw[i], grading), 48), atol=2e-5)
     assert dataset.info.notes == []
+
+
+def test_a_copy_of_an_instance_is_taken_once(tmp_path: Path) -> None:
+    """A backup beside the original is no second acquisition between its slices."""
+    write_series(tmp_path / "in" / "study", 4)
+    shutil.copytree(tmp_path / "in" / "study", tmp_path / "in" / "z backup")
+    plain = prepare(tmp_path / "in" / "study", tmp_path / "plain", PrepareOptions(size=32))
+    made = prepare(tmp_path / "in", tmp_path / "out", PrepareOptions(size=32))
+    assert [str(each) for each in made.refused] == [
+        f"z backup/{name}: is the same instance as study/{name} (SOPInstanceUID), which is taken"
+        for name in ("IM001", "IM002", "IM003", "IM004")
+    ]
+    assert (made.info.count, made.info.notes) == (4, plain.info.notes) == (4, [])
+    slices = [PreparedDataset.open(tmp_path / out).slices("all") for out in ("plain", "out")]
+    np.testing.assert_array_equal(*slices)
+
+
+@pytest.mark.parametrize("cut", [300, -500])  # in the header, in the pixels
+def test_a_copy_stands_in_for_what_is_cut_short(tmp_path: Path, cut: int) -> None:
+    write_series(tmp_path / "in" / "a", 3)
+    shutil.copytree(tmp_path / "in" / "a", tmp_path / "in" / "b")
+    path = tmp_path / "in" / "a" / "IM002"
+    path.write_bytes(path.read_bytes()[:cut])
+    made = prepare(tmp_path / "in", tmp_path / "out", PrepareOptions(size=32))
+    assert made.info.count == 3
+    assert sorted(each.name for each in made.refused) == ["a/IM002", "b/IM001", "b/IM003"]
+    assert made.info.notes == []
 
 
 def test_identity_stays_out(tmp_path: Path) -> None:

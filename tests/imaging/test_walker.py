@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastmrigan.errors import UsageError
-from fastmrigan.imaging.walker import Refused, printable, stem, suffix, walk
+from fastmrigan.imaging.walker import Refused, kind_told, printable, stem, suffix, walk
 
 
 def make(root: Path, *names: str) -> None:
@@ -64,6 +64,34 @@ def test_links_and_pipes(tmp_path: Path) -> None:
         "self.png": "a link that leads nowhere (Too many levels of symbolic links)",
     }
     assert found.ignored == {"linked folder": 1}
+
+
+def test_dicom_is_found_under_any_name_and_no_name_is_told(tmp_path: Path) -> None:
+    make(tmp_path, "notes.smith", "a.md")
+    (tmp_path / "scan.smith").write_bytes(bytes(128) + b"DICM")
+    os.mkfifo(tmp_path / "pipe.smith")  # opening it would wait for ever
+    (tmp_path / "dead.smith").symlink_to("nowhere")
+    found = walk(tmp_path)
+    assert [name for name, _ in found.files] == ["scan.smith"]
+    assert found.ignored == {".md": 1, "other": 3}
+    assert found.refused == []
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a.CSV", ".csv"),
+        ("a.png", ".png"),
+        ("a.nii.gz", ".nii.gz"),
+        ("cd/DICOMDIR", "dicomdir"),
+        ("IM1", "without extension"),
+        ("1.2.840", "without extension"),
+        ("scan.smith", "other"),
+        ("john.doe.1970-01-02", "other"),
+    ],
+)
+def test_what_is_told_of_a_name(name: str, told: str) -> None:
+    assert kind_told(name) == told
 
 
 @pytest.mark.parametrize("root", ["", "p"])

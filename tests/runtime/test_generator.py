@@ -130,13 +130,27 @@ def test_auto_says_what_it_took_and_why(write_model):
     assert generator.backend.precision == "fp32"  # the file records no bf16 parity
 
 
-@pytest.mark.parametrize(("measured_db", "taken"), [(60.0, "bf16"), (44.9, "fp32")])
-def test_auto_takes_bf16_only_where_the_file_vouches_for_it(write_model, measured_db, taken):
+@pytest.mark.parametrize(
+    ("random_db", "real_db", "taken", "measured_db"),
+    [
+        (60.0, None, "bf16", 60.0),
+        (44.9, None, "fp32", 44.9),
+        (60.0, 45.0, "bf16", 45.0),
+        (60.0, 44.9, "fp32", 44.9),
+        (44.9, 60.0, "fp32", 44.9),
+    ],
+)
+def test_auto_takes_bf16_only_where_the_file_vouches_for_it(
+    write_model, random_db, real_db, taken, measured_db
+):
     pytest.importorskip("openvino")
     if "BF16" not in the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor has no bf16 arithmetic")
-    figures = {"version": "", "device": "", "max_abs_error": 0.1, "psnr_db": measured_db}
-    document = tiny.metadata(parity={"openvino-bf16": figures})
+    figures = {"version": "", "device": "", "max_abs_error": 0.1}
+    parity = {"openvino-bf16": figures | {"psnr_db": random_db}}
+    if real_db is not None:
+        parity["real_slices"] = {"openvino-bf16": figures | {"psnr_db": real_db}}
+    document = tiny.metadata(parity=parity)
     backend = load(write_model(document)).backend
     assert backend.precision == taken
     assert backend.why_precision == f"auto: {measured_db} dB in bf16 by the model file, 45 wanted"

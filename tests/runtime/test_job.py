@@ -41,9 +41,10 @@ def arguments(model: Path, out: Path, count: int, *more: object) -> list[str]:
     return [str(a) for a in (*fixed, "--batch", 8, *more)]
 
 
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
 @pytest.mark.parametrize("format", ["shard", "npz", "png"])
-def test_every_slice_is_there_once_and_right(write_model, tmp_path, format):
-    generator = load(write_model(), precision="fp32", batch=8)
+def test_every_slice_is_there_once_and_right(write_model, tmp_path, format, mode):
+    generator = load(write_model(), precision="fp32", batch=8, mode=mode)
     result = synthesise(generator, JobOptions(tmp_path / "out", 37, 7, format, 16))
     assert (result.slices, result.made) == (37, 37)
     read = dict(read_slices(tmp_path / "out"))
@@ -55,8 +56,10 @@ def test_every_slice_is_there_once_and_right(write_model, tmp_path, format):
     assert (off > 0).mean() < 1e-3
 
 
-def test_a_resumed_job_makes_what_is_missing_and_nothing_else(write_model, tmp_path):
-    generator = load(write_model(), batch=8)
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+@pytest.mark.parametrize("batch", [8, None])
+def test_a_resumed_job_makes_what_is_missing_and_nothing_else(write_model, tmp_path, batch, mode):
+    generator = load(write_model(), batch=batch, mode=mode)
     options = JobOptions(tmp_path / "out", 100, 7, shard_size=16)
     synthesise(generator, options)
     before = digests(options.out)
@@ -89,6 +92,7 @@ def test_another_plan_in_the_same_folder_is_refused(write_model, tmp_path, chang
     ("settings", "named"),
     [
         ({"batch": 4}, "batch is 8 there and 4 here"),
+        ({"batch": None}, r"batch is 8 there and \[1, 4, 8, 16, 32\] here"),
         ({"threads": 1}, "threads is"),
         ({"backend": "onnxruntime"}, "backend is 'openvino' there and 'onnxruntime' here"),
     ],
@@ -112,13 +116,15 @@ def test_run_json_pins_what_the_bytes_depend_on(write_model, tmp_path):
     pinned = json.loads((tmp_path / "out" / "run.json").read_text())
     assert set(pinned) == {
         *("layout", "model_sha256", "seed", "count", "shard_size", "format", "dtype", "batch"),
-        *("backend", "version", "device", "precision", "threads", "instruction_set"),
+        *("backend", "version", "device", "precision", "instruction_set"),
+        *("mode", "streams", "threads", "pinning", "nodes"),
     }
     assert pinned["model_sha256"] == generator.model.sha256
 
 
-def test_a_full_disk_keeps_what_is_done_and_resumes(write_model, tmp_path, monkeypatch):
-    generator = load(write_model(), batch=8)
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+def test_a_full_disk_keeps_what_is_done_and_resumes(write_model, tmp_path, monkeypatch, mode):
+    generator = load(write_model(), batch=8, mode=mode)
     whole, options = (JobOptions(tmp_path / n, 100, 7, shard_size=16) for n in ("whole", "out"))
     synthesise(generator, whole)
     real = job.commit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from onnx import TensorProto, helper, numpy_helper
 from fastmrigan.cli.bench import bench as bench_command
 from fastmrigan.cli.bench import numbers, rates
 from fastmrigan.cli.bench_compare import compared
+from fastmrigan.cli.bench_plot import draw
 from fastmrigan.cli.bench_table import table
 from fastmrigan.errors import CheckFailed, MissingDependency, UsageError
 from fastmrigan.runtime import latency, load
 from fastmrigan.runtime.backends import BACKENDS
-from fastmrigan.runtime.latency import BenchOptions, call_of, past_budget
+from fastmrigan.runtime.latency import BenchOptions, past_budget
 from fastmrigan.runtime.latency_figures import jitter, percentiles
+from fastmrigan.runtime.latency_rows import bench_input, call_of, calls_of
 from fastmrigan.runtime.model_file import METADATA_KEY, ModelMetadata, read_model_file
 from fastmrigan.runtime.onnx_wire import graph_sha256
 
@@ -108,7 +111,7 @@ def test_percentiles_agree_with_numpy(times: Any, p99_9: float | str | None) -> 
 
 def test_document_holds_what_a_figure_needs(document: dict[str, Any], model: Path) -> None:
     assert json.loads(json.dumps(document, allow_nan=False)) == document
-    assert (document["schema_version"], document["kind"]) == (2, "fastmrigan-bench")
+    assert (document["schema_version"], document["kind"]) == (3, "fastmrigan-bench")
     assert document["model"]["sha256"] == read_model_file(model).sha256
     assert {"cpu", "cores", "cores_usable", "governor", "system"} <= document["machine"].keys()
     calls = document["measurements"]
@@ -124,6 +127,8 @@ def test_document_holds_what_a_figure_needs(document: dict[str, Any], model: Pat
         assert call["jitter"].keys() == {"std_ms", "step_ms", "drift_ms"}
         assert call["version"]
         assert (call["precision"], call["threads"]) == ("fp32", 1)
+        assert (call["mode"], call["streams"]) == ("latency", 1)
+        assert sum(call["nodes"].values()) > 0
         served = sum(r["calls"] for r in call["rounds"])
         assert call["call_ms"]["n"] == served + call["not_served"]
         seconds = sum(r["seconds"] for r in call["rounds"])
@@ -192,6 +197,11 @@ def test_engines_that_disagree_are_not_timed(model: Path, monkeypatch: pytest.Mo
         (BenchOptions(batches=(0, 1)), "batch sizes are positive"),
         (BenchOptions(batches=()), "batch sizes are positive"),
         (BenchOptions(scopes=("pixels",)), "scope 'pixels': expected engine or end-to-end"),
+        (BenchOptions(modes=("fast",)), "mode 'fast': expected latency or throughput"),
+        (
+            BenchOptions(modes=("latency", "throughput"), rates=(5.0,)),
+            "--rate is of --mode latency",
+        ),
         (BenchOptions(rates=(0.0,)), "rate 0: expected calls a second"),
         (BenchOptions(rates=(float("nan"),)), "rate nan: expected"),
         (BenchOptions(threads=(1, 0)), "threads 0: expected at least 1"),
@@ -247,10 +257,14 @@ def test_missing_matplotlib_is_said_before_measuring(
         bench_command(model)
 
 
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
 @pytest.mark.parametrize("task", ["sample", "translate"])
-def test_end_to_end_is_from_pixels_or_a_seed_to_pixels(tmp_path: Path, task: str) -> None:
-    generator = load(write_model(tmp_path / "model.onnx", task), "onnxruntime", batch=3, threads=1)
-    x = latency.bench_input(generator.metadata, 3)
+def test_end_to_end_is_from_pixels_or_a_seed_to_pixels(
+    tmp_path: Path, task: str, mode: str
+) -> None:
+    path = write_model(tmp_path / "model.onnx", task)
+    generator = load(path, "onnxruntime", batch=3, threads=2, mode=mode)
+    x = bench_input(generator.metadata, 3)
     made = call_of(generator, "end-to-end", x)()
     assert made.dtype == np.uint8
     if task == "sample":
@@ -260,6 +274,43 @@ def test_end_to_end_is_from_pixels_or_a_seed_to_pixels(tmp_path: Path, task: str
         expected = np.tanh(pixels / 127.5 - 1)
     np.testing.assert_allclose(made, (expected + 1) * 127.5, atol=0.51)
     np.testing.assert_array_equal(call_of(generator, "engine", x)(), generator.backend.run(x))
+    several = list(calls_of(generator, "end-to-end", x)(repeat(None, 5)))
+    np.testing.assert_array_equal(several, [made] * 5)
+    several = list(calls_of(generator, "engine", x)(repeat(None, 5)))
+    np.testing.assert_array_equal(several, [generator.backend.run(x)] * 5)
+
+
+def test_both_modes_in_one_bench(model: Path) -> None:
+    options = BenchOptions(
+        ("openvino", "onnxruntime"),
+        (2,),
+        0.1,
+        rounds=2,
+        threads=(2,),
+        modes=("latency", "throughput"),
+        cold_starts=1,
+    )
+    document = latency.bench(model, options)
+    calls = document["measurements"]
+    assert [(c["backend"], c["mode"], c["scope"]) for c in calls] == [
+        (backend, mode, scope)
+        for backend in ("openvino", "onnxruntime")
+        for mode in ("latency", "throughput")
+        for scope in ("engine", "end-to-end")
+    ]
+    for call in calls:
+        assert (call["loop"] == "flow") is (call["mode"] == "throughput")
+        assert call["streams"] == (2 if call["mode"] == "throughput" else 1)
+        assert call["call_ms"]["n"] == sum(r["calls"] for r in call["rounds"])
+        assert call["max_abs_difference"] < 1e-5
+    lines = table(document)
+    assert "ms a call, engine alone; several calls at once (mode throughput)" in lines
+    assert max(map(len, lines[2:])) <= 100
+    assert draw(document).startswith(b"\x89PNG")
+    assert past_budget(document, 1e-6)[-1].startswith(
+        "onnxruntime fp32, batch 2, 2 threads, end-to-end, several at once: p99"
+    )
+    assert len([line for line in compared(document, document) if " flow " in line]) == 4
 
 
 def test_jitter_by_hand() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
 
+from fastmrigan.runtime.backends.base import in_order
 from fastmrigan.runtime.latency_figures import percentiles
-from fastmrigan.runtime.loops import SystemClock, closed_loop, open_loop
+from fastmrigan.runtime.loops import SystemClock, closed_loop, flow_loop, open_loop
 
 
 class Engine:
@@ -55,6 +57,27 @@ def test_closed_loop_reports_the_engines_own_delays() -> None:
 def test_closed_loop_calls_at_least_once() -> None:
     engine = Engine([5.0])
     assert closed_loop(engine, 0.001, engine).latency_ms == [5.0]
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 3])
+def test_flow_counts_from_the_beginning_of_each_call(in_flight: int) -> None:
+    """An engine that serves one at a time: a call waits for those that began before it."""
+    engine = Engine([10.0])
+
+    def serve(i: int) -> int:
+        engine()
+        return i
+
+    def calls(items: Iterator[None]) -> Iterator[int]:
+        return in_order((partial(serve, i) for i, _ in enumerate(items)), in_flight)
+
+    turn = flow_loop(calls, 1.0, engine)
+    assert turn.served == len(turn.latency_ms) == 100 + in_flight - 1
+    assert turn.seconds == pytest.approx(turn.served * 0.01)
+    full = [10.0 * in_flight] * (turn.served - in_flight + 1)
+    assert turn.latency_ms == pytest.approx([*(10.0 * i for i in range(1, in_flight)), *full])
+    engine = Engine([5.0])
+    assert flow_loop(calls, 0.001, engine).served >= 1
 
 
 @pytest.mark.parametrize("rate", [10.0, 250.0, 400.0, 490.0])

@@ -42,6 +42,11 @@ def test_metadata_equals_the_onnx_package(write_model):
         (tiny.metadata(surprise=1), "wrong at surprise"),
         (tiny.metadata(latent_size=None), "must state latent_size"),
         (tiny.metadata(latent_size=0), "wrong at latent_size"),
+        (
+            tiny.metadata(slice_size=[0, 16]),
+            r"wrong at slice_size\.0: .* greater than or equal to 1",
+        ),
+        (tiny.metadata(slice_size=[16, -16]), r"wrong at slice_size\.1"),
         (tiny.metadata(parity={"openvino-bf16": "x"}), "wrong at parity"),
         ("[" * 200_000, "is not JSON"),
     ],

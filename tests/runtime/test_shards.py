@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fastmrigan.errors import InputRejected, UsageError
+from fastmrigan.runtime.formats import tar_parts
 from fastmrigan.runtime.shards import FORMATS, Origin, Plan, Shard, commit, read_slices
 
 ORIGIN = Origin(seed=7, model_sha256="ab" * 32)
@@ -46,6 +47,23 @@ def test_what_is_written_reads_back(tmp_path, fmt, dtype):
     np.testing.assert_array_equal(np.stack([x for _, x in read]), slices)
     assert read[0][1].dtype == dtype
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 4224, 131_974, 8**8])
+def test_a_tar_is_the_one_that_tarfile_writes(size):
+    indices = (0, 7, 999_999_999, 10**12)
+    files = [(index, bytes(size)) for index in indices]
+    expected = io.BytesIO()
+    with tarfile.open(fileobj=expected, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for index, content in files:
+            note = json.dumps(ORIGIN.record(index), sort_keys=True).encode()
+            for name, body in ((f"{index:09}.json", note), (f"{index:09}.x", content)):
+                member = tarfile.TarInfo(name)
+                member.size = len(body)
+                tar.addfile(member, io.BytesIO(body))
+        end = expected.tell()  # tarfile fills up to a whole record
+    got = b"".join(tar_parts(files, ".x", ORIGIN))
+    assert got == expected.getvalue()[:end] + bytes(2 * tarfile.BLOCKSIZE)
 
 
 def test_a_tar_is_a_webdataset_shard(tmp_path):
@@ -106,6 +124,17 @@ def test_a_damaged_shard_is_named(tmp_path, fmt, name):
     path.write_bytes(path.read_bytes()[:700])
     with pytest.raises(InputRejected, match=f"{name}: not a whole shard"):
         list(read_slices(tmp_path))
+
+
+@pytest.mark.parametrize(("fmt", "kind"), [("png", "png"), ("dicom-files", "dcm")])
+def test_the_order_is_that_of_the_numbers_in_the_names(tmp_path, fmt, kind):
+    slices = some_slices(12, FORMATS[fmt].dtypes[-1])
+    commit(tmp_path, FORMATS[fmt], Shard(0, 0, 12), slices, ORIGIN)
+    for path in (tmp_path / "shard-000000").iterdir():
+        path.rename(path.with_name(f"{int(path.stem)}.{kind}"))
+    read = list(read_slices(tmp_path))
+    assert [index for index, _ in read] == list(range(12))
+    np.testing.assert_array_equal(np.stack([x for _, x in read]), slices)
 
 
 def test_an_unfinished_job_is_named(tmp_path):

@@ -19,11 +19,12 @@ import pytest
 import tiny_model as tiny
 from PIL import Image
 
-from fastmrigan.errors import MissingDependency, UsageError
+from fastmrigan.errors import InputRejected, MissingDependency, UsageError
 from fastmrigan.imaging.dataset import PreparedDataset, RecordedPosition
 from fastmrigan.imaging.geometry import unfit_square
 from fastmrigan.imaging.options import PrepareOptions
 from fastmrigan.imaging.prepare import prepare
+from fastmrigan.metrics.translated import read_origins
 from fastmrigan.runtime import load
 from fastmrigan.runtime.job import JobOptions, Output, synthesise
 from fastmrigan.runtime.shards import read_slices
@@ -209,7 +210,7 @@ def test_death_while_writing(write_model, tmp_path, point, format):
         [sys.executable, FAULT, point, "3", *map(str, command)], capture_output=True, timeout=60
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    generator = load(model, batch=8, threads=1)
+    generator = load(model, batch=8, threads=1, mode="throughput")  # as the command takes it
     options = [JobOptions(folder, 60, 7, format, 16) for folder in (whole, out)]
     synthesise(generator, options[0])
     resumed = synthesise(generator, options[1])
@@ -247,6 +248,24 @@ def test_translated_slices_lie_where_their_sources_did(negative, series, tmp_pat
         assert (told["source"], told["source_index"]) == (record.source, record.index)
     sizes = {x.shape for _, x in read_slices(tmp_path)}
     assert sizes == {(16, 16), (20, 28)}
+    origins = read_origins(tmp_path, limit=7)
+    assert origins.dataset == series.info.fingerprint
+    assert origins.index.tolist() == [record.index for record in series.records[:7]]
+
+
+@pytest.mark.parametrize("format", DICOM)
+def test_sampled_slices_have_no_origins(write_model, tmp_path, format):
+    synthesise(load(write_model()), JobOptions(tmp_path, 3, 7, format, 2))
+    assert read_origins(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", [b"x", b"I" * 200, b"\0" * 128 + b"DICM" + b"\xff" * 60])
+def test_a_damaged_file_among_origins_is_named(write_model, tmp_path, content):
+    synthesise(load(write_model()), JobOptions(tmp_path, 3, 7, "dicom-files", 2))
+    (tmp_path / "shard-000001" / "000000002.dcm").write_bytes(content)
+    for read in (read_origins, lambda folder: list(read_slices(folder))):
+        with pytest.raises(InputRejected, match="shard-000001: not a whole shard"):
+            read(tmp_path)
 
 
 def test_slices_of_unknown_place_are_set_out_like_sampled_ones(negative, flat, tmp_path):

@@ -87,13 +87,14 @@ def records(folder: Path, format: str) -> list[dict[str, object]]:
     return found
 
 
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
 @pytest.mark.parametrize("format", ["shard", "npz", "png"])
 @pytest.mark.parametrize(
     ("split", "label"), [("all", None), ("test", None), ("train", "tumour"), ("all", "tumour")]
 )
-def test_output_i_is_input_i_and_says_so(model, data, tmp_path, format, split, label):
+def test_output_i_is_input_i_and_says_so(model, data, tmp_path, format, split, label, mode):
     dataset, out = PreparedDataset.open(data), tmp_path / "out"
-    generator = load(model, precision="fp32", batch=3)
+    generator = load(model, precision="fp32", batch=3, mode=mode)
     result = translate(generator, dataset, Output(out, format, 7), split=split, label=label)
     lines = [json.loads(line) for line in (data / "index.jsonl").read_text().splitlines()]
     wanted = [
@@ -142,7 +143,8 @@ def test_run_json_pins_what_the_bytes_depend_on(model, data, tmp_path):
     assert set(pinned) == {
         *("layout", "model_sha256", "task", "dataset", "split", "label", "count", "shard_size"),
         *("format", "dtype", "batch", "instruction_set"),
-        *("backend", "version", "device", "precision", "threads"),
+        *("backend", "version", "device", "precision"),
+        *("mode", "streams", "threads", "pinning", "nodes"),
     }
     assert pinned["dataset"] == dataset.info.fingerprint
     assert (pinned["split"], pinned["label"]) == ("train", "normal")
@@ -251,15 +253,15 @@ def test_ctrl_c_stops_cleanly_and_the_job_resumes(model, data, tmp_path, monkeyp
     generator, dataset = load(model, batch=4), PreparedDataset.open(data)
     whole, output = (Output(tmp_path / name, shard_size=8) for name in ("whole", "out"))
     translate(generator, dataset, whole)
-    real, calls = generator.translate, []
+    real, calls = generator.backend.start, []
 
-    def press_in_the_third_shard(slices):
-        calls.append(len(slices))
+    def press_in_the_third_shard(x):
+        calls.append(len(x))
         if len(calls) == 5:
             os.kill(os.getpid(), signal.SIGINT)
-        return real(slices)
+        return real(x)
 
-    monkeypatch.setattr(generator, "translate", press_in_the_third_shard)
+    monkeypatch.setattr(generator.backend, "start", press_in_the_third_shard)
     with pytest.raises(Interrupted, match=r"stopped with 16 of 37 slices made; .*goes on") as left:
         translate(generator, dataset, output)
     assert left.value.exit_code == 130
@@ -305,7 +307,7 @@ def test_death_at_each_point_of_a_write(model, data, tmp_path, point):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     finished = [p for p in out.glob("shard-*") if not p.name.endswith(".tmp")]
     assert len(finished) == (2 if point in ("before-fsync", "before-rename") else 3)
-    generator = load(model, batch=3, threads=1)
+    generator = load(model, batch=3, threads=1, mode="throughput")  # as the command takes it
     translate(generator, dataset, Output(whole, shard_size=7))
     resumed = translate(generator, dataset, Output(out, shard_size=7))
     assert resumed.made == 37 - 7 * len(finished)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,30 @@ def openvino_library() -> Path:
     return next((openvino_folder() / "libs").glob("libopenvino_c.so*"))
 
 
+def onnxruntime_library() -> Path:
+    spec = importlib.util.find_spec("onnxruntime")
+    if spec is None or spec.origin is None:
+        pytest.skip("no onnxruntime package: its wheel brings the library")
+    return next((Path(spec.origin).parent / "capi").glob("libonnxruntime.so.*"))
+
+
+LIBRARIES = {"openvino": openvino_library, "onnxruntime": onnxruntime_library}
+
+
+def built_with(folder: Path, backend: str) -> bool:
+    """True where the build in `folder` found the headers of onnxruntime or tensorrt."""
+    if backend == "openvino":
+        return True
+    pattern = rf"^{backend.upper()}_INCLUDE_DIR:\w+=(?!OFF$)(?!.*-NOTFOUND$)."
+    cache = (folder / "CMakeCache.txt").read_text()
+    return re.search(pattern, cache, re.MULTILINE) is not None
+
+
+def need_backend(folder: Path, backend: str) -> None:
+    if not built_with(folder, backend):
+        pytest.skip(f"no C header of {backend}: {backend.upper()}_INCLUDE_DIR names its folder")
+
+
 def cmake(*arguments: object) -> None:
     program = shutil.which("cmake", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if program is None or shutil.which("c++") is None or shutil.which("cc") is None:
@@ -45,13 +70,19 @@ def cmake(*arguments: object) -> None:
 
 
 def build(folder: Path, sanitizer: str = "plain") -> Path:
-    """Configures and builds the library and its C tests; gives the folder back."""
+    """Configures and builds the library and its C tests; gives the folder back.
+
+    Headers of other backends are where CMake finds them, or ONNXRUNTIME_INCLUDE_DIR and
+    TENSORRT_INCLUDE_DIR of the environment say.
+    """
+    names = ("ONNXRUNTIME_INCLUDE_DIR", "TENSORRT_INCLUDE_DIR")
     cmake(
         *("-S", ROOT, "-B", folder, "-DFASTMRIGAN_C_API=ON", "-DFASTMRIGAN_TESTS=ON"),
         f"-DCMAKE_BUILD_TYPE={'Release' if sanitizer == 'plain' else 'RelWithDebInfo'}",
         f"-DCMAKE_C_FLAGS={SANITIZERS[sanitizer]}",
         f"-DCMAKE_CXX_FLAGS={SANITIZERS[sanitizer]}",
         f"-DOPENVINO_INCLUDE_DIR={openvino_folder() / 'include'}",
+        *(f"-D{name}={os.environ[name]}" for name in names if os.environ.get(name)),
     )
     cmake("--build", folder, "-j", len(os.sched_getaffinity(0)))
     return folder
@@ -118,10 +149,11 @@ def slices(x: np.ndarray, scale: tuple[float, float] | None = None) -> Slices:
 
 
 class Library:
-    """The shared library at `path`."""
+    """The shared library in a build folder."""
 
-    def __init__(self, path: Path) -> None:
-        self.lib = ctypes.CDLL(str(path))
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lib = ctypes.CDLL(str(folder / "csrc" / "capi" / "libfastmrigan.so"))
         self.lib.fmg_last_error.restype = ctypes.c_char_p
         self.lib.fmg_version.restype = ctypes.c_char_p
 
@@ -129,12 +161,18 @@ class Library:
         if code:
             raise Failed(code, self.lib.fmg_last_error().decode())
 
-    def open(self, path: Path, **options: Any) -> Engine:
-        """options: fields of fmg_options; the library is the openvino package's."""
+    def options(self, backend: str = "openvino", **options: Any) -> Options:
+        """options: fields of fmg_options; the library is that of the backend's package."""
+        if "library" not in options:
+            options["library"] = str(LIBRARIES[backend]())
         given = Options()
         self.lib.fmg_options_init(ctypes.byref(given))
-        for name, value in ({"library": str(openvino_library())} | options).items():
+        for name, value in ({"backend": backend} | options).items():
             setattr(given, name, value.encode() if isinstance(value, str) else value)
+        return given
+
+    def open(self, path: Path, backend: str = "openvino", **options: Any) -> Engine:
+        given = self.options(backend, **options)
         engine = ctypes.c_void_p()
         name = str(path).encode()
         self.check(self.lib.fmg_open(name, ctypes.byref(given), ctypes.byref(engine)))

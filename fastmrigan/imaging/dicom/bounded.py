@@ -26,11 +26,15 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))  # float, double, integers
 
 MAX_HEADER = 64 << 20  # bytes before the pixels; a frame of an enhanced object takes 5 to 20 KiB
-READS = 200_000  # two or three an element; an enhanced frame takes 250 to 350
-BYTES_A_READ = 100  # for every so many bytes on the disk one more read: frames bring pixels
+READS = 200_000  # two or three an element; an enhanced frame takes 250 to 350, and 20 items
+BYTES_A_READ = 50  # for every so many bytes on the disk one more read: frames bring pixels
+ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # little endian, big
+ITEM_READS = 4  # what an item of a sequence counts beside its reads: a data set is made of it
+GROUP_ITEM_READS = 15  # the same where all come in one read: its elements are read from memory
 SLACK = 16 << 20  # bytes beyond what the header announces: overlays, icons, padding
 CHUNK = 1 << 20
 MAX_FRAMES = 1 << 16  # four hours of functional MRI
+GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
 
 class BoundedFile(io.BufferedReader):
@@ -62,7 +66,10 @@ class BoundedFile(io.BufferedReader):
             self.exceeded = f"its header takes more than {self.reads:,} reads: too many elements"
         if self.exceeded:
             raise ValueError(self.exceeded)
-        return super().read(wanted)
+        content = super().read(wanted)
+        if wanted == 8 and content[:4] in ITEM_TAGS:
+            self.reads_left -= ITEM_READS
+        return content
 
 
 def open_bounded(path: Path) -> FileDataset:
@@ -99,6 +106,7 @@ def parse(
         stream.seek(0)
         stream.allow(MAX_HEADER)
         dataset = dcmread(stream, stop_before_pixels=True, specific_tags=tags(only))
+        check_groups(dataset, stream)
         pixels = has_more(stream)
         if whole_file and pixels:
             add_pixels(dataset, stream)
@@ -123,6 +131,7 @@ def parse_deflated(
         found = read_dataset(body, False, True, stop_when=at_pixels, specific_tags=tags(only))
         dataset = FileDataset(str(path), found, preamble(stream), meta, False, True)
         dataset.set_original_encoding(False, True, found.original_character_set)
+        check_groups(dataset, body)
         at, pixels = body.tell(), has_more(body)
     if not complete and (whole_file or not pixels):
         limit = at + bound(dataset) if pixels else MAX_HEADER
@@ -138,6 +147,22 @@ def parse_deflated(
         with plain_reasons(body):
             add_pixels(dataset, body)
     return dataset, pixels
+
+
+def check_groups(dataset: Dataset, stream: BoundedFile) -> None:
+    """Raises ValueError for functional groups of more items than a file of its size may have.
+
+    A sequence whose length is told comes in one read, and its items are made from memory.
+    """
+    mark = ITEM_TAGS[dataset.original_encoding[1] is False]
+    stored = [dataset.get_item(keyword) for keyword in GROUPS if keyword in dataset]
+    items = sum(raw.value.count(mark) for raw in stored if isinstance(raw.value, bytes))
+    most = stream.reads // GROUP_ITEM_READS
+    if items > most:
+        raise ValueError(
+            f"its functional groups hold {items:,} items; at most {most:,} are read of a file of "
+            "its size; split it"
+        )
 
 
 def inflate(stream: BoundedFile, start: int, limit: int) -> tuple[bytes, bool]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from fastmrigan.imaging.dicom.bounded import claims, open_bounded, parse, plain_reasons
-from fastmrigan.imaging.dicom.elements import Frames, number, numbers, text
+from fastmrigan.imaging.dicom.elements import Frames, text
 from fastmrigan.imaging.dicom.technical import CODES, NUMBERS, technical_tags
 from fastmrigan.imaging.position import FAR_MM, VOXEL_MM, SlicePosition, Vector
 
@@ -21,9 +21,9 @@ __all__ = ["DicomHeader", "facts", "open_bounded", "read_header"]
 BurnedIn = Literal["no", "yes", "unknown"]
 
 KEYWORDS = (  # of the top level; all else is skipped unread
-    "SpecificCharacterSet SOPClassUID PatientID StudyInstanceUID SeriesInstanceUID Rows Columns "
-    "NumberOfFrames SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored "
-    "BurnedInAnnotation ImagePositionPatient ImageOrientationPatient "
+    "SpecificCharacterSet SOPClassUID SOPInstanceUID PatientID StudyInstanceUID SeriesInstanceUID "
+    "Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation BitsAllocated "
+    "BitsStored BurnedInAnnotation ImagePositionPatient ImageOrientationPatient "
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
 )
 
@@ -32,7 +32,10 @@ NEARLY = 0.01  # how far direction cosines may be from unit length and from a ri
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """The facts that decide what becomes of a file; `patient` and `series` stay in memory."""
+    """The facts that decide what becomes of a file.
+
+    `patient`, `series` and `instance` stay in memory.
+    """
 
     patient: str | None  # PatientID, else StudyInstanceUID: tells patients apart, nothing else
     series: str | None  # SeriesInstanceUID
@@ -46,6 +49,7 @@ class DicomHeader:
     positions: tuple[SlicePosition, ...] | None  # [frames], where each lies in the patient
     burned_in: BurnedIn  # BurnedInAnnotation; "unknown" where absent
     tags: Mapping[str, str | float]  # technical, from an allow-list (technical.py)
+    instance: str | None = None  # SOPInstanceUID: one image in all its copies; in memory alone
 
 
 def read_header(path: Path) -> DicomHeader:
@@ -99,6 +103,7 @@ def facts(dataset: Dataset, pixels: bool) -> DicomHeader:
         positions=positions(frames, count),
         burned_in=burned_in(text(dataset, "BurnedInAnnotation")),
         tags=technical_tags(frames),
+        instance=text(dataset, "SOPInstanceUID"),
     )
 
 
@@ -125,13 +130,12 @@ def positions(frames: Frames, count: int) -> tuple[SlicePosition, ...] | None:
 
 def position_of(frames: Frames, frame: int) -> SlicePosition | None:
     """The Image Plane of one frame (PS3.3 C.7.6.2, and C.7.6.16.2.1 to .4 in enhanced ones)."""
-    measures = frames.holder(frame, "PixelMeasuresSequence")
-    origin = numbers(frames.holder(frame, "PlanePositionSequence"), "ImagePositionPatient", 3)
-    cosines = numbers(
-        frames.holder(frame, "PlaneOrientationSequence"), "ImageOrientationPatient", 6
-    )
-    spacing = numbers(measures, "PixelSpacing", 2)
-    if origin is None or cosines is None or spacing is None:
+    origin = frames.numbers(frame, "PlanePositionSequence", "ImagePositionPatient", 3)
+    if origin is None:
+        return None
+    cosines = frames.numbers(frame, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
+    spacing = frames.numbers(frame, "PixelMeasuresSequence", "PixelSpacing", 2)
+    if cosines is None or spacing is None:
         return None
     if not (VOXEL_MM[0] <= min(spacing) and max(spacing) <= VOXEL_MM[1]):
         raise ValueError("its PixelSpacing is one that nobody scans")
@@ -140,12 +144,13 @@ def position_of(frames: Frames, frame: int) -> SlicePosition | None:
     row, column = unit(cosines[:3]), unit(cosines[3:])
     if abs(sum(a * b for a, b in zip(row, column, strict=True))) > NEARLY:
         raise ValueError("its ImageOrientationPatient is not a right angle")
+    thickness = frames.numbers(frame, "PixelMeasuresSequence", "SliceThickness", 1)
     return SlicePosition(
         origin=cast(Vector, origin),
         row=row,
         column=column,
         spacing=cast(tuple[float, float], spacing),
-        thickness=number(measures, "SliceThickness") or None,
+        thickness=(thickness[0] or None) if thickness is not None else None,
     )
 
 

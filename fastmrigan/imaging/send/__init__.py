@@ -59,7 +59,7 @@ class SendResult:
     echo_seconds: float | None = None  # None: the peer takes no C-ECHO
     warnings: Counter[str] = field(default_factory=Counter)  # stored with a warning, by its text
     refused: list[Refused] = field(default_factory=list)  # by us or by the peer
-    ignored: Counter[str] = field(default_factory=Counter)  # by extension: not DICOM
+    ignored: Counter[str] = field(default_factory=Counter)  # by kind: not DICOM
 
     @property
     def rejects(self) -> Path:
@@ -84,13 +84,12 @@ def send(source: Path, peer: Peer, options: SendOptions) -> SendResult:
     options.check()
     if not source.exists():
         raise UsageError(f"{source}: no such file or folder")
+    state = options.state or beside(source)
     try:
         echo_seconds = echo(peer, options.limits)
     except EchoRefused:
         echo_seconds = None
     found = survey(source)
-    beside = source.resolve()
-    state = options.state or beside.with_name(beside.name + ".send")
     result = SendResult(state, echo_seconds=echo_seconds)
     result.refused, result.ignored = found.refused, found.ignored
     with Journal(state, str(peer)) as journal:
@@ -105,6 +104,17 @@ def send(source: Path, peer: Peer, options: SendOptions) -> SendResult:
         finally:
             write_rejects(result.rejects, result.refused)
     return result
+
+
+def beside(source: Path) -> Path:
+    """Where the record of what was sent is kept unless told otherwise. Raises UsageError."""
+    whole = source.resolve()
+    if not whole.name:  # the root of a file system
+        raise UsageError(
+            f"{source}: nothing can stand beside it to keep a record of what was sent; name a "
+            "folder for that with --state"
+        )
+    return whole.with_name(whole.name + ".send")
 
 
 def _send(

@@ -1,15 +1,14 @@
 """Associations with a peer that carry C-ECHO and C-STORE.
 
-An association is pynetdicom's own, opened without the thread that `AE.associate` starts beside it
-to answer requests of the peer: nobody asks a sender anything, and `send_c_store` waits a
-millisecond a message until that thread stands still. Data sets go out encoded as they lie in their
-files (`send_c_store` takes paths or decodes; a member of a tar archive has no path).
+pynetdicom negotiates an association; then its threads end, and messages go over its socket by
+transport.py: a sender has no requests of the peer to answer meanwhile but to release or to abort.
+Data sets go out encoded as they lie in their files (`send_c_store` takes paths or decodes; a member
+of a tar archive has no path).
 """
 
 from __future__ import annotations
 
 import contextlib
-import queue
 import socket
 import time
 from collections.abc import Iterable, Sequence
@@ -19,12 +18,17 @@ from fastmrigan.errors import MissingDependency
 from fastmrigan.imaging.send.message import command_set, request
 from fastmrigan.imaging.send.peer import SMALLEST_PDU, Answer, Limits, Peer, PeerError
 from fastmrigan.imaging.send.source import Item
+from fastmrigan.imaging.send.transport import (
+    P_DATA_TF,
+    RELEASE_RQ,
+    Ended,
+    Transport,
+    abort_reason,
+)
 
 if TYPE_CHECKING:
     from pynetdicom.events import Event
-    from pynetdicom.pdu_primitives import P_DATA
 
-QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
 VERIFICATION = ("1.2.840.10008.1.1", "1.2.840.10008.1.2")  # C-ECHO, in implicit VR little endian
 RECEIVED_PDU = 16384  # what we take at once: the peer sends us answers of 100 bytes
 CONTEXTS = 128  # that one association carries (PS3.8 section 9.3.2.2: odd numbers up to 255)
@@ -74,6 +78,7 @@ class Connection:
         self.reached = False  # the transport connection has been open
         self.said = ""  # by the peer when it aborted
         self.number = 0  # of the last message
+        self.transport: Transport | None = None  # while the association stands
         try:
             remote = AddressInformation(peer.host, peer.port)
         except (OSError, UnicodeError) as error:
@@ -90,7 +95,6 @@ class Connection:
                 for handler in list(association.get_handlers(event)):
                     association.unbind(event, handler[0])  # type: ignore[index]
         association.bind(evt.EVT_CONN_OPEN, self._opened)
-        association.bind(evt.EVT_PDU_SENT, self._sent)
         association.bind(evt.EVT_PDU_RECV, self._received)
         transport = AssociationSocket(association, address=local)
         assert transport.socket is not None
@@ -118,18 +122,11 @@ class Connection:
         # A net below our own waits: pynetdicom cannot end a thread that reads or writes for ever.
         self.socket.settimeout(2 * self.limits.timeout + 1)
 
-    def _sent(self, event: Event) -> None:
-        # Else the kernel holds an acknowledgement back for 40 ms, and a peer that has not turned
-        # Nagle's algorithm off (dcmtk, Orthanc) the end of its answer with it. Holds until reset.
-        if QUICK_ACK is not None:
-            with contextlib.suppress(OSError):  # closed meanwhile
-                self.socket.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
-
     def _received(self, event: Event) -> None:
         from pynetdicom.pdu import A_ABORT_RQ
 
         if isinstance(event.pdu, A_ABORT_RQ):
-            self.said = event.pdu.reason_str if event.pdu.source == 2 else "by its user"
+            self.said = abort_reason(event.pdu.encode())
 
     def open(self) -> None:
         """Connects and negotiates. Raises PeerError with the reason where there is none."""
@@ -152,6 +149,7 @@ class Connection:
             if 0 < self.pdu < SMALLEST_PDU:
                 self.close()
                 raise PeerError(f"{self.peer}: takes PDUs of {largest} bytes only")
+            self._take_over()
         elif not self.refused:  # else all was answered, and nothing accepted
             busy = association.is_rejected and self._rejection().result == TRANSIENT
             reason = f"{self.peer}: {self._why_not(waited)}"
@@ -193,21 +191,29 @@ class Connection:
             return error.strerror or str(error)
         return "it answers again by now"
 
+    def _take_over(self) -> None:
+        """Ends pynetdicom's thread: from here on this one reads and writes the socket."""
+        dul = self.association.dul
+        dul.kill_dul()
+        dul.join(self.limits.timeout)
+        if dul.is_alive():
+            raise PeerError(f"{self.peer}: sends the beginning of something nobody asked for")
+        if dul.to_user_queue.empty() and dul.event_queue.empty():  # else it ended at once
+            self.transport = Transport(self.socket, self.limits.timeout, RECEIVED_PDU)
+
     @property
     def alive(self) -> bool:
         """True while the association stands; a release that the peer asks for is granted here."""
-        association = self.association
-        if association.is_established:
-            if association.acse.is_release_requested():
-                association.acse.send_release(is_response=True)
-                association.is_established = False
-                association.kill()
-            elif association.acse.is_aborted() or not association.dul.is_alive():
-                association.is_established = False
-        return association.is_established
+        if self.transport is not None and self.transport.waiting:
+            transport, self.transport = self.transport, None
+            with contextlib.suppress(Ended):
+                if transport.receive()[0] == RELEASE_RQ:
+                    transport.grant_release()
+        return self.transport is not None
 
     def echo(self) -> float:
         """C-ECHO: seconds until the answer. Raises EchoRefused, PeerError."""
+        from pynetdicom import pdu
         from pynetdicom.dimse_messages import C_ECHO_RQ
         from pynetdicom.dimse_primitives import C_ECHO
 
@@ -216,10 +222,12 @@ class Connection:
         primitive, message = C_ECHO(), C_ECHO_RQ()
         primitive.MessageID = self._next_number()
         primitive.AffectedSOPClassUID = VERIFICATION[0]
-        began = time.monotonic()
         message.primitive_to_message(primitive)
+        number = self.accepted[VERIFICATION]
+        parts = [pdu.P_DATA_TF(part).encode() for part in message.encode_msg(number, 0)]
+        began = time.monotonic()
         try:
-            status = self._exchange(message.encode_msg(self.accepted[VERIFICATION], 0)).status
+            status = self._exchange(parts).status
         except Lost as error:
             raise PeerError(f"{self.peer}: no answer to C-ECHO: {error}") from error
         if status != 0:
@@ -235,38 +243,48 @@ class Connection:
         self.number = self.number % 65535 + 1
         return self.number
 
-    def _exchange(self, parts: Iterable[P_DATA]) -> Answer:
-        association, seconds = self.association, self.limits.timeout
-        for part in parts:
-            association.dul.send_pdu(part)
-        unsent = association.dul.to_provider_queue.qsize()
-        while True:
+    def _exchange(self, parts: Iterable[bytes | memoryview]) -> Answer:
+        """Sends one message and waits for its answer. Raises Lost, with the association ended."""
+        if self.transport is None:
+            raise Lost("the peer ended the association")
+        try:
+            self.transport.send(parts)
+            response = self._answer(self.transport)
+        except Ended as error:
+            self.transport = None
+            self.cut()
+            raise Lost(str(error)) from None
+        return response
+
+    def _answer(self, transport: Transport) -> Answer:
+        from pynetdicom import pdu
+        from pynetdicom.dimse_messages import DIMSEMessage
+
+        message = DIMSEMessage()
+        whole = False
+        while not whole:
+            kind, received = transport.receive()
+            if kind != P_DATA_TF:
+                raise Ended("the peer answered what it was not asked")
+            data = pdu.P_DATA_TF()
             try:
-                _, response = association.dimse.msg_queue.get(timeout=seconds)
-                break
-            except queue.Empty:
-                before, unsent = unsent, association.dul.to_provider_queue.qsize()
-                if unsent >= before:  # no data moved in all this time either
-                    raise self._lost(f"the peer did not answer within {seconds:g} s") from None
-        if response is None:
-            did = "aborted the association" if self.said else "closed the connection"
-            raise self._lost(f"the peer {did}{f' ({self.said})' if self.said else ''}")
+                data.decode(received)
+                whole = message.decode_msg(data.to_primitive())
+            except Exception as error:  # whatever pynetdicom and pydicom raise on nonsense
+                raise Ended(f"the peer's answer is no DICOM message ({error})") from None
+        response: Any = message.message_to_primitive()
         status = getattr(response, "Status", None)
         if status is None or response.MessageIDBeingRespondedTo != self.number:
-            raise self._lost("the peer answered what it was not asked")
+            raise Ended("the peer answered what it was not asked")
         return Answer(status, str(getattr(response, "ErrorComment", None) or ""))
-
-    def _lost(self, reason: str) -> Lost:
-        self.cut()
-        self.association.is_established = False  # pynetdicom's thread will notice only later
-        return Lost(reason)
 
     def close(self) -> None:
         """Releases the association where it stands, and ends pynetdicom's thread in any case."""
-        if self.alive:
-            self.association.acse.negotiate_release()
-        else:
-            self.cut()
+        if self.alive and self.transport is not None:
+            with contextlib.suppress(Ended):
+                self.transport.release()
+        self.transport = None
+        self.cut()
         self.association.kill()
         self.socket.close()
 

@@ -1,20 +1,18 @@
-"""A C-STORE request as the P-DATA that pynetdicom sends.
+"""A C-STORE request as the PDUs that carry it, byte for byte those of pynetdicom.
 
-pynetdicom writes the 100 bytes of a command set through pydicom, element by element and twice over:
-half of all that sending a slice costs (benchmarks/send.py times it). Of two requests only the
-number and the instance differ, so they are written here.
+pynetdicom writes the 100 bytes of a command set through pydicom, element by element and twice over,
+and copies the data set three times: half of all that sending a slice costs (benchmarks/send.py
+times it). Of two requests only the number and the instance differ, so they are written here.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pynetdicom.pdu_primitives import P_DATA
+from fastmrigan.imaging.send.transport import HEADER, P_DATA_TF
 
-PDV_HEADER = 6  # bytes of a PDU that are no content: length, context and control of its one value
+PDV_HEADER = struct.Struct(">LBB")  # length of the rest, context, control (PS3.8 table 9-23)
 COMMAND, LAST = 1, 2  # bits of the control byte (PS3.8 section E.2)
 C_STORE_RQ, LOW, HAS_DATA = 0x0001, 2, 0x0001
 
@@ -42,18 +40,18 @@ def _uid(value: str) -> bytes:
     return value.encode("ascii") + b"\0" * (len(value) % 2)
 
 
-def request(context: int, command: bytes, content: bytes, pdu: int) -> Iterator[P_DATA]:
-    """A command set and its data set, cut so that no PDU is longer than `pdu` bytes (0: uncut).
+def request(context: int, command: bytes, content: bytes, pdu: int) -> Iterator[bytes | memoryview]:
+    """The bytes of a command set and its data set, in PDUs of at most `pdu` bytes (0: uncut).
 
     Fragments have an even number of bytes (PS3.8 section 9.3.5.1); so must `content`.
     """
-    from pynetdicom.pdu_primitives import P_DATA
-
     for kind, whole in ((COMMAND, command), (0, content)):
-        step = (pdu - PDV_HEADER) // 2 * 2 if pdu else len(whole)
+        view = memoryview(whole)
+        step = (pdu - PDV_HEADER.size) // 2 * 2 if pdu else len(whole)
         for start in range(0, len(whole), step):
+            part = view[start : start + step]
             control = kind | (LAST if start + step >= len(whole) else 0)
-            part = P_DATA()
-            value = bytes((control,)) + whole[start : start + step]
-            part.presentation_data_value_list.append((context, value))
+            yield HEADER.pack(P_DATA_TF, PDV_HEADER.size + len(part)) + PDV_HEADER.pack(
+                2 + len(part), context, control
+            )
             yield part

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fastmrigan.errors import MissingDependency
-from fastmrigan.imaging.walker import Refused, natural, suffix
+from fastmrigan.imaging.walker import Refused, kind_told, natural, suffix, why_closed
 
 DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".ima"))
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR is no instance
@@ -80,7 +80,7 @@ class Found:
 
     items: list[Item] = field(default_factory=list)  # in natural order of name
     refused: list[Refused] = field(default_factory=list)
-    ignored: Counter[str] = field(default_factory=Counter)  # by extension: not DICOM
+    ignored: Counter[str] = field(default_factory=Counter)  # by kind: not DICOM
 
 
 def files(root: Path, found: Found) -> list[tuple[str, Path]]:
@@ -107,8 +107,7 @@ def files(root: Path, found: Found) -> list[tuple[str, Path]]:
             try:
                 regular = stat.S_ISREG(path.stat().st_mode)
             except OSError as error:
-                reason = f"a link that leads nowhere ({error.strerror})"
-                found.refused.append(Refused(name, reason))
+                found.refused.append(Refused(name, why_closed(path, error)))
                 continue
             if regular:
                 kept.append((name, path))
@@ -160,7 +159,7 @@ def keep(path: Path, name: str, offset: int, size: int, found: Found) -> None:
             if head[PREAMBLE : PREAMBLE + len(PREFIX)] != PREFIX:
                 if suffix(name) in DICOM_SUFFIXES:
                     raise Refused(name, "not a DICOM file (no DICM prefix at byte 128)")
-                found.ignored[suffix(name) or "without extension"] += 1
+                found.ignored[kind_told(name)] += 1
                 return
             item = parse(name, path, offset, size, head)
             if item is not None:

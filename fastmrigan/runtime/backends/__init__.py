@@ -1,7 +1,8 @@
 """Inference engines, one small class each.
 
-A backend is chosen by name; `auto` takes the first of AUTO that is installed and says so. Nothing
-falls back in silence: a backend that was asked for and cannot run is an error.
+A backend is chosen by name; `auto` takes the first of AUTO that is installed and says so, and for
+an engine file TensorRT, which alone runs it. Nothing falls back in silence: a backend that was
+asked for and cannot run is an error.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from fastmrigan.errors import FastMriganError, MissingDependency, ModelRefused, 
 from fastmrigan.runtime.backends.base import Backend, BackendOptions, GraphFile, reason
 from fastmrigan.runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeCudaBackend
 from fastmrigan.runtime.backends.openvino import OpenVINOBackend
+from fastmrigan.runtime.backends.tensorrt import TensorRTBackend
+from fastmrigan.runtime.engine_file import EngineFile, check_package
 
 __all__ = ["AUTO", "BACKENDS", "Backend", "BackendOptions", "choose", "installed", "open_backend"]
 
@@ -19,6 +22,7 @@ BACKENDS: dict[str, type[Backend]] = {
     "openvino": OpenVINOBackend,
     "onnxruntime": OnnxRuntimeBackend,
     "onnxruntime-cuda": OnnxRuntimeCudaBackend,
+    "tensorrt": TensorRTBackend,
 }
 AUTO = ("openvino", "onnxruntime")
 
@@ -28,8 +32,13 @@ def installed(name: str) -> bool:
     return find_spec(BACKENDS[name].package) is not None
 
 
-def choose(name: str) -> tuple[str, str]:
-    """The backend that `name` means, and the reason in a few words."""
+def choose(name: str, model: GraphFile | None = None) -> tuple[str, str]:
+    """The backend that `name` means for a model or an engine file, and why, in a few words."""
+    why = "asked for"
+    if isinstance(model, EngineFile):
+        check_package(model)  # before anybody installs a package that would not run it
+        if name == "auto":
+            name, why = "tensorrt", "auto: an engine file runs on nothing else"
     if name != "auto":
         if name not in BACKENDS:
             known = ", ".join(("auto", *BACKENDS))
@@ -37,7 +46,7 @@ def choose(name: str) -> tuple[str, str]:
         if not installed(name):
             cls = BACKENDS[name]
             raise MissingDependency(cls.package, cls.extra, f"backend {name}")
-        return name, "asked for"
+        return name, why
     for candidate in AUTO:
         if installed(candidate):
             return candidate, f"auto: the first of {', '.join(AUTO)} that is installed"
@@ -45,12 +54,18 @@ def choose(name: str) -> tuple[str, str]:
 
 
 def open_backend(model: GraphFile, name: str, options: BackendOptions) -> Backend:
-    """Compiles a model file, or a plain graph, on the backend `name` (never `auto`: see `choose`).
+    """Compiles a model file, or a plain graph, on the backend `name` (never `auto`: see `choose`);
+    loads an engine file.
 
-    Raises UsageError for options it does not offer, and for a file typed in what it cannot run;
-    ModelRefused where the engine says no.
+    Raises UsageError for options it does not offer, and for a file of a kind or typed in what it
+    cannot run; ModelRefused where the engine says no.
     """
-    if model.precision != "fp32":
+    if isinstance(model, EngineFile) and name != "tensorrt":
+        raise UsageError(
+            f"backend {name}: runs model files, and {model.path} is an engine; take auto or "
+            "tensorrt, or the model file that it was built from"
+        )
+    if name != "tensorrt" and model.precision != "fp32":  # an engine's types are checked with it
         check_typed(model, name, options.precision)
     try:
         return BACKENDS[name](model, options)

@@ -70,6 +70,7 @@ def test_one_line_errors(tmp_path: Path, fastmrigan, arguments, message: str) ->
         ({"max_pdu": 5}, "--max-pdu 5: give 1024 bytes or more, or 0"),
         ({"source": Path("in"), "associations": 0}, "--associations 0: give 1 to 64"),
         ({"source": Path("in")}, "in: no such file or folder"),
+        ({"source": Path("/")}, "^/: nothing can stand beside it .* name a folder .* --state$"),
     ],
 )
 def test_options_that_make_no_sense(tmp_path: Path, monkeypatch, options, message: str) -> None:

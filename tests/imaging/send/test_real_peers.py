@@ -28,8 +28,9 @@ from fastmrigan.imaging.phantom import PhantomSettings
 from fastmrigan.imaging.phantom.writer import write_phantom
 from fastmrigan.imaging.position import SlicePosition
 from fastmrigan.imaging.send import Limits, Peer, SendOptions, echo, send
-from fastmrigan.imaging.send.association import QUICK_ACK, Connection
+from fastmrigan.imaging.send.association import Connection
 from fastmrigan.imaging.send.source import Found, look
+from fastmrigan.imaging.send.transport import QUICK_ACK
 
 pytestmark = pytest.mark.slow
 needs_storescp = pytest.mark.skipif(

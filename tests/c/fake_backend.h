@@ -1,6 +1,6 @@
-/* What the stand-in for OpenVINO is told to do. */
-#ifndef FAKE_OPENVINO_H
-#define FAKE_OPENVINO_H
+/* What a stand-in for a backend is told to do. */
+#ifndef FAKE_BACKEND_H
+#define FAKE_BACKEND_H
 
 typedef struct fake_controls {
   int sleep_ms;      /* that a run takes, in steps of 1 ms at which it can be cancelled */

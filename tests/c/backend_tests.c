@@ -1,17 +1,20 @@
-/* The real OpenVINO, from opening to closing, and its own words where it refuses.
+/* The real backend, from opening to closing, and its own words where it refuses.
  *
- *   openvino_tests MODELS LIBRARY */
+ *   backend_tests BACKEND MODELS LIBRARY */
 #include "check.h"
 
 enum { PIXELS = 64, N = 5 };
 
 int main(int argc, char** argv) {
-  if (argc != 3) return 2;
-  fmg_options options = options_with(argv[2]);
+  if (argc != 4) return 2;
+  backend = argv[1];
+  fmg_options options = options_with(argv[3]);
   options.batch = 2;
+  char refusal[64];
+  snprintf(refusal, sizeof refusal, "%s refuses the graph", backend);
   fmg_engine* engine = NULL;
   for (int round = 0; round < 3; ++round) {
-    CHECK(fmg_open(in_folder(argv[1], "good.onnx"), &options, &engine) == FMG_OK);
+    CHECK(fmg_open(in_folder(argv[2], "good.onnx"), &options, &engine) == FMG_OK);
     float in[N * PIXELS], out[N * PIXELS];
     int16_t pixels[N * PIXELS], translated[N * PIXELS];
     for (int i = 0; i < N * PIXELS; ++i) {
@@ -30,11 +33,11 @@ int main(int argc, char** argv) {
     EXPECT(fmg_run_slices(engine, &from, N, &to, &call), FMG_ERROR_CANCELLED, "cancelled");
     fmg_close(engine);
     /* A whole file by our checks, with an operator nobody knows. */
-    EXPECT(fmg_open(in_folder(argv[1], "unknown.onnx"), &options, &engine), FMG_ERROR_BACKEND,
-           "openvino refuses the graph");
-    EXPECT(fmg_open(in_folder(argv[1], "othersize.onnx"), &options, &engine), FMG_ERROR_MODEL,
+    EXPECT(fmg_open(in_folder(argv[2], "unknown.onnx"), &options, &engine), FMG_ERROR_BACKEND,
+           refusal);
+    EXPECT(fmg_open(in_folder(argv[2], "othersize.onnx"), &options, &engine), FMG_ERROR_MODEL,
            "does not take float32 [2, 1, 9, 8]");
   }
-  puts("openvino_tests: passed");
+  puts("backend_tests: passed");
   return 0;
 }
