@@ -12,7 +12,9 @@
 
 PYTHON ?= python3
 TORCH := torch==2.13.0
-EXTRAS := train,export,dicom,ort,dev
+EXTRAS := train,export,int8,dicom,ort,dev
+# For the slow lane alone: 96 MB under a licence of NVIDIA's own, which no demo should bring along.
+SLOW_EXTRAS := rtx
 FASTMRIGAN_CUDA ?= AUTO
 
 VENV := .venv
@@ -22,12 +24,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ENVIRONMENT := $(shell cat Makefile pyproject.toml constraints.txt requirements-peers*.txt | sha256sum | cut -c1-16)
 SOURCES := CMakeLists.txt pyproject.toml README.md LICENSE $(shell find csrc fastmrigan export -type f -not -path '*/__pycache__/*')
 CXX_SOURCES := $(shell find benchmarks csrc examples tests -name '*.c' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
-# What must import for the environment to count as whole.
+# What must import for the environment to count as whole; NNCF is asked for by its version, since
+# importing it sets up its usage statistics.
 PROBE := import pip, torch, numpy, scipy, openvino, onnx, onnxruntime, pydantic, typer, rich, PIL, yaml, \
   pydicom, nibabel, pylibjpeg, pynetdicom, dicomanonymizer, matplotlib, tensorboard, skimage, hypothesis, \
-  pytest, mypy, ruff, scikit_build_core, nanobind, pytorch_fid, pytorch_msssim, highdicom
+  pytest, mypy, ruff, scikit_build_core, nanobind, pytorch_fid, pytorch_msssim, highdicom, sklearn, \
+  safetensors; from importlib.metadata import version; version('nncf')
 
-.PHONY: demo test test-fast test-slow test-all tools fuzz check format reproduction environment install sanitizers clean
+.PHONY: demo test test-fast test-slow test-all tools builder fuzz check format reproduction environment install sanitizers clean
 
 demo: install
 	$(BIN)/fastmrigan demo --out demo
@@ -39,12 +43,19 @@ test-all: test test-slow
 test-fast: install
 	FASTMRIGAN_EXPECT_WHEEL=1 $(BIN)/pytest -m "not slow and not gpu" --durations=10
 
-test-slow: install sanitizers tools
+test-slow: install sanitizers tools builder
 	FASTMRIGAN_EXPECT_WHEEL=1 $(BIN)/pytest -m "slow and not gpu" --durations=10
 
 # Debian's programs that slow tests compare with, where root and apt are at hand.
 tools:
 	@tests/debian_tools.sh
+
+# TensorRT-RTX, which builds engines without a GPU: where there are wheels of it, or its tests skip.
+builder: environment
+	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
+	  $(PIP) install -q --no-compile -c constraints.txt $(TORCH) \
+	    $$($(BIN)/python tests/dependencies.py $(SLOW_EXTRAS)); \
+	else echo "not installed (no wheels for $$(uname -sm)), its tests will skip: tensorrt-rtx"; fi
 
 # The reader under a fuzzer, SECONDS long; what it finds worth keeping goes to build/fuzz.
 fuzz: install

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
 from fastmrigan.errors import CheckFailed
@@ -24,10 +24,27 @@ if TYPE_CHECKING:
     import torch
 
 OPSET = 18  # the oldest the exporter writes without converting: the most readers take it
+# In this order. Each says how many places it changed; benchmarks/rewrites.py, what that is worth.
+REWRITES: dict[str, Callable[[onnx.ModelProto], int]] = {
+    "constants": fold_constants,
+    "batch norms": fold_batch_norms,
+    "inert biases": drop_inert_biases,
+    "transposed convolutions": split_transposed_convolutions,
+}
 
 
 def build_graph(module: torch.nn.Module, facts: GeneratorFacts) -> onnx.ModelProto:
     """The ONNX graph: input "latent" or "source", output "slice", batch axis named "batch"."""
+    model = exported_graph(module, facts)
+    rewrite(model)
+    return model
+
+
+def exported_graph(
+    module: torch.nn.Module, facts: GeneratorFacts, *, folded: bool = True
+) -> onnx.ModelProto:
+    """The graph as the exporter leaves it, without its notes. folded: its own optimiser folds the
+    batch norms behind convolutions, and most constants."""
     import torch
 
     from fastmrigan.export.translations import TRANSLATIONS
@@ -43,15 +60,16 @@ def build_graph(module: torch.nn.Module, facts: GeneratorFacts) -> onnx.ModelPro
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             opset_version=OPSET,
             custom_translation_table=TRANSLATIONS,
+            optimize=folded,
             verbose=False,
         )
     assert program is not None
-    model = _without_traces(program.model_proto)
-    fold_constants(model)
-    fold_batch_norms(model)
-    drop_inert_biases(model)
-    split_transposed_convolutions(model)
-    return model
+    return _without_traces(program.model_proto)
+
+
+def rewrite(model: onnx.ModelProto, *, without: Collection[str] = ()) -> dict[str, int]:
+    """Applies REWRITES to `model` in place, but for those named; how many places each changed."""
+    return {name: change(model) for name, change in REWRITES.items() if name not in without}
 
 
 def check_graph(model: onnx.ModelProto, facts: GeneratorFacts) -> None:

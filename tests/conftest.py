@@ -23,7 +23,7 @@ REAL_DATA = Path(os.environ.get("FASTMRIGAN_REAL_DATA", ROOT.parent / "shared" /
 os.environ["PYTHONSAFEPATH"] = "1"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
     """real_data("yesno-253/yes") is that folder of real slices, or the test skips."""
 

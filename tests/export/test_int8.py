@@ -38,25 +38,30 @@ needs_nncf = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    """Phantom slices in T1 with their twins in T2."""
+@pytest.fixture(scope="module", params=["phantom", "real"])
+def dataset(request, tmp_path_factory, real_data) -> PreparedDataset:
+    """Phantom slices in T1 with their twins in T2; real ones of CT with theirs in MR."""
     root = tmp_path_factory.mktemp("pairs")
-    write_phantom(root / "phantom", 240, PhantomSettings(size=SIZE, contrasts=("t1", "t2"), seed=1))
-    options = PrepareOptions(
-        size=SIZE,
-        pairs=root / "phantom" / "t2",
-        contrast="t1",
-        target_contrast="t2",
-        group_pattern="(head[0-9]+)_",
-    )
-    prepare(root / "phantom" / "t1", root / "set", options)
+    if request.param == "phantom":
+        settings = PhantomSettings(size=SIZE, contrasts=("t1", "t2"), seed=1)
+        write_phantom(root / "phantom", 240, settings)
+        sources, twins = root / "phantom" / "t1", root / "phantom" / "t2"
+        options = PrepareOptions(
+            size=SIZE, pairs=twins, contrast="t1", target_contrast="t2", group_pattern="(head\\d+)_"
+        )
+    else:
+        real = real_data("ctmri-paired-aanlib")
+        sources, case = real / "CT", r"^(\d+)\d{3}\."
+        options = PrepareOptions(
+            size=SIZE, pairs=real / "MRI", contrast="ct", target_contrast="t2", group_pattern=case
+        )
+    prepare(sources, root / "set", options)
     return PreparedDataset.open(root / "set")
 
 
 @pytest.fixture(scope="module")
 def trained(dataset: PreparedDataset) -> nn.Module:
-    """A small U-Net that has learned T1 to T2 by the mean absolute error, SECONDS long at most."""
+    """A small U-Net that has learned the pairs by the mean absolute error, SECONDS at most."""
     torch.manual_seed(0)
     network = UnetGenerator(size=SIZE, width=16)
     sources, targets = (
@@ -120,6 +125,7 @@ def test_trained_weights_pass_the_gate(
 
 
 @needs_nncf
+@pytest.mark.slow
 def test_untrained_weights_do_not(tmp_path: Path) -> None:
     """Ranges of a network of noise are no ranges: its SSIM is 0.87 in int8."""
     dataset = PreparedDataset.open(prepared_sets.make_sets(tmp_path / "sets") / "ct")
@@ -148,6 +154,7 @@ def test_the_same_graph_twice_of_standard_operators() -> None:
 
 
 @needs_nncf
+@pytest.mark.slow
 def test_a_generator_that_samples_is_calibrated_on_latents(tmp_path: Path) -> None:
     module, facts = small_graphs.generator("tumour-dcgan64")
     made = export_generator(module, tmp_path / "m.onnx", facts, precision="int8")
@@ -157,6 +164,7 @@ def test_a_generator_that_samples_is_calibrated_on_latents(tmp_path: Path) -> No
 
 
 @needs_nncf
+@pytest.mark.slow
 def test_nncf_reports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own, since NNCF looks at its variable when it is first imported."""
     import subprocess

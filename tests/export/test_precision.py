@@ -37,7 +37,7 @@ def types_of(model: onnx.ModelProto) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("precision", LOW)
-@pytest.mark.parametrize("name", small_graphs.NAMES)
+@pytest.mark.parametrize("name", small_graphs.EACH)
 def test_statistics_are_fp32_and_products_are_low(name: str, precision: str) -> None:
     plain = small_graphs.graph(name)
     model = typed_graph(plain, precision)
@@ -68,7 +68,7 @@ def test_statistics_are_fp32_and_products_are_low(name: str, precision: str) -> 
 
 
 @pytest.mark.parametrize("precision", LOW)
-@pytest.mark.parametrize("name", small_graphs.NAMES)
+@pytest.mark.parametrize("name", small_graphs.EACH)
 def test_engines_stay_above_the_floor(name: str, precision: str) -> None:
     if precision == "bf16" and not has("bf16"):
         pytest.skip("this processor has no bf16, and ONNX Runtime has no kernels for it")

@@ -1,34 +1,31 @@
-"""Engines by tensorrt-rtx, which builds without a GPU: what is written, and every refusal. The slow
-test builds the generator of every recipe. No engine is run."""
+"""Engines by tensorrt-rtx, which builds without a GPU: what is written, and every refusal. No
+engine is run."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import stat
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import small_systems
 import tiny_model as tiny
-import torch
 
 from fastmrigan.errors import MissingDependency, ModelRefused, UsageError
 from fastmrigan.export import tensorrt, tensorrt_build
-from fastmrigan.export.onnx import GeneratorFacts, build_graph
 from fastmrigan.export.tensorrt import EngineOptions, build_engine, check, sidecar_path
 from fastmrigan.runtime.engine_file import read_engine_file
 from fastmrigan.runtime.model_file import read_model_file
-from fastmrigan.training.checkpoint import faced
-from fastmrigan.training.recipe_file import load_recipe
-from fastmrigan.training.systems import system_of
 
-needs_rtx = pytest.mark.skipif(
-    find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx absent: pip install tensorrt-rtx"
-)
 RTX = EngineOptions("tensorrt-rtx", (1, 4), "8.9")
+
+
+def needs_rtx(test):
+    """The slow lane alone installs it."""
+    absent = find_spec("tensorrt_rtx") is None
+    reason = "tensorrt_rtx absent: pip install tensorrt-rtx"
+    return pytest.mark.slow(pytest.mark.skipif(absent, reason=reason)(test))
 
 
 @needs_rtx
@@ -151,45 +148,3 @@ def test_missing_package(write_model, tmp_path, monkeypatch, engine, kind, text)
     monkeypatch.setattr(tensorrt, "find_spec", lambda name: None)
     with pytest.raises(kind, match=text):
         build_engine(write_model(), tmp_path / "x.engine", EngineOptions(engine))
-
-
-# The rest of the recipes; small_systems has most of them at a reduced size.
-WIDTHS = ["generator.width=4", "discriminator.width=4", "generator.latent=8"]
-CYCLE = ["size=32", "batch=2", "generator.width=4", "discriminator.width=4", "generator.downs=3"]
-REST = {
-    "phantom-quick": ["size=32", *WIDTHS],
-    "tumour-dcgan64": ["size=32", *WIDTHS],
-    "t1-t2-cyclegan-unet-v2": CYCLE,
-    "t1-t2-cyclegan-unet-v3": CYCLE,
-    "t1-t2-cyclegan-unet-v4": CYCLE,
-}
-
-
-def test_every_recipe_is_in_the_table():
-    folder = files("fastmrigan.training").joinpath("recipes")
-    assert sorted(small_systems.RECIPES | REST) == sorted(
-        p.name[:-5] for p in folder.iterdir() if p.name[-5:] == ".yaml"
-    )
-
-
-@needs_rtx
-@pytest.mark.slow
-@pytest.mark.parametrize("name", small_systems.RECIPES | REST)
-def test_every_recipes_generator_is_built(name, write_model, tmp_path):
-    recipe = load_recipe(name, REST[name]) if name in REST else small_systems.small(name)
-    torch.manual_seed(0)
-    network = faced(system_of(recipe).make(recipe)["generator"], recipe)
-    samples = recipe.task == "sample"
-    facts = GeneratorFacts(
-        recipe.task,
-        name,
-        (recipe.size, recipe.size),
-        latent_size=recipe.generator.latent if samples else None,
-    )
-    document = tiny.metadata(
-        task=facts.task, recipe=name, latent_size=facts.latent_size, slice_size=facts.slice_size
-    )
-    model = write_model(document, build_graph(network, facts))
-    document = build_engine(model, tmp_path / "recipe.engine", RTX)
-    assert document["model"]["recipe"] == name
-    assert document["size"] > 1000

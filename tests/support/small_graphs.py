@@ -6,11 +6,12 @@ import functools
 from importlib.resources import files
 
 import onnx
+import pytest
 import torch
 from small_systems import CYCLE, RECIPES, SMALL
 
 from fastmrigan.export.facts import GeneratorFacts
-from fastmrigan.export.graph import build_graph
+from fastmrigan.export.graph import exported_graph, rewrite
 from fastmrigan.training.checkpoint import faced
 from fastmrigan.training.recipe_file import load_recipe
 from fastmrigan.training.systems import system_of
@@ -27,6 +28,10 @@ NAMES = sorted(
     for path in files("fastmrigan.training.recipes").iterdir()
     if path.name.endswith(".yaml")
 )
+FAST = "t2-tumour-cyclegan"  # an export takes seconds: of every recipe's, one is for the fast lane
+EACH = [
+    pytest.param(name, marks=[] if name == FAST else [pytest.mark.slow], id=name) for name in NAMES
+]
 
 
 @functools.cache
@@ -54,12 +59,19 @@ def generator(name: str, speed: bool = True) -> tuple[torch.nn.Module, Generator
 
 
 @functools.cache
-def _graph(name: str, speed: bool) -> onnx.ModelProto:
-    return build_graph(*generator(name, speed))
+def _exported(name: str, speed: bool, folded: bool) -> onnx.ModelProto:
+    return exported_graph(*generator(name, speed), folded=folded)
+
+
+def exported(name: str, speed: bool = True, *, folded: bool = True) -> onnx.ModelProto:
+    """The exporter's graph before any rewrite; a copy of its own for each caller."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(_exported(name, speed, folded))
+    return copy
 
 
 def graph(name: str, speed: bool = True) -> onnx.ModelProto:
-    """A copy of its own for each caller."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(_graph(name, speed))
-    return copy
+    """As it becomes a model file; a copy of its own for each caller."""
+    made = exported(name, speed)
+    rewrite(made)
+    return made
