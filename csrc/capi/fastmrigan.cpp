@@ -138,9 +138,10 @@ Setup check_options(const fmg_options* given) {
   if (options.batch < 1 || options.batch > MAX_BATCH)
     throw refuse("batch " + std::to_string(options.batch) + ": expected 1 to " +
                  std::to_string(MAX_BATCH));
+  const int cores = usable_cores(), threads = options.threads > 0 ? options.threads : cores;
   return {backend,
-          {options.library != nullptr ? options.library : "", precision,
-           options.threads > 0 ? options.threads : usable_cores(), options.batch}};
+          {options.library != nullptr ? options.library : "", precision, threads, threads == cores,
+           options.batch}};
 }
 
 fmg_engine* open(const fastmrigan::ModelBytes& file, const Setup& setup) {

@@ -16,7 +16,10 @@ struct EngineOptions {
   std::string library;    // path of the backend's C library; empty: its plain name
   std::string precision;  // fp32, bf16, fp16, int8 or auto
   int threads;            // at least 1
-  int batch;              // at least 1
+  // Whether they are as many as the process may use. Else they are not pinned: each process counts
+  // its cores from the first, and two of one thread would share a core.
+  bool all_cores;
+  int batch;  // at least 1
 };
 
 // The whole of a model file, or of a TensorRT engine.

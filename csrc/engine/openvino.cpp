@@ -50,6 +50,7 @@ class OpenVINOEngine final : public Engine {
         ov_(load_openvino(options.library)),
         subject_(file.name + ": openvino refuses the graph"),
         threads_(std::to_string(options.threads)),
+        pinning_(options.all_cores ? "YES" : "NO"),
         in_shape_(input_shape(model_, options.batch)),
         out_shape_(output_shape(model_, options.batch)),
         in_(zeros(in_shape_)),
@@ -190,9 +191,10 @@ class OpenVINOEngine final : public Engine {
   void compile(ov_model_t* graph, const char* profiling) {
     request_.reset();
     ov_compiled_model_t* compiled = nullptr;
-    check(ov_.ov_core_compile_model(ov_.core, graph, "CPU", 8, &compiled,
+    check(ov_.ov_core_compile_model(ov_.core, graph, "CPU", 10, &compiled,
                                     "INFERENCE_PRECISION_HINT", hint(), "INFERENCE_NUM_THREADS",
-                                    threads_.c_str(), "NUM_STREAMS", "1", "PERF_COUNT", profiling));
+                                    threads_.c_str(), "NUM_STREAMS", "1", "ENABLE_CPU_PINNING",
+                                    pinning_, "PERF_COUNT", profiling));
     compiled_.reset(compiled);
     check_output();
     ov_infer_request_t* request = nullptr;
@@ -256,6 +258,7 @@ class OpenVINOEngine final : public Engine {
 
   const OpenVINO& ov_;
   const std::string subject_, threads_;
+  const char* const pinning_;
   const Shape in_shape_, out_shape_;
   const Buffer in_, out_;  // outlive the request, which runs on them
   OpenVINO::Owned<ov_compiled_model_t> compiled_;
