@@ -377,6 +377,7 @@ def test_the_engine_is_built_of_the_swapped_graph_and_says_so(
     assert handed == [["Conv", OPERATOR], ["Conv", "InstanceNormalization", "Relu"]]
 
 
+@pytest.mark.slow  # the lane that has the package
 @pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx absent: pip install tensorrt-rtx"
 )

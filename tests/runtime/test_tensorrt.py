@@ -467,6 +467,7 @@ def test_cuda_python_has_what_the_stand_in_has():
             assert int(getattr(real, member.name)) == member
 
 
+@pytest.mark.slow  # the lane that has tensorrt_rtx
 def test_tensorrt_has_what_the_stand_in_has():
     stand_in = fake_tensorrt.World(BUCKETS).tensorrt
     found = [name for name in ("tensorrt", "tensorrt_rtx") if find_spec(name) is not None]
