@@ -75,7 +75,8 @@ def main() -> None:
     except FastMriganError as error:
         fail(said_by(error), error.exit_code)
     except complaint as error:  # type: ignore[misc]
-        fail(f"{one_line(error.format_message())} (see `fastmrigan --help`)", EXIT_USAGE)
+        helped = " ".join(["fastmrigan", *(word for word in sys.argv[1:2] if word in COMMANDS)])
+        fail(f"{one_line(error.format_message())} (see `{helped} --help`)", EXIT_USAGE)
     except (BrokenPipeError, SystemExit):  # typer leaves by SystemExit on a closed pipe alone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush
         sys.exit(EXIT_PIPE_CLOSED)

@@ -18,6 +18,8 @@ def read_bench(path: Path) -> dict[str, Any]:
     """A bench.json; UsageError where it is none, or of another schema."""
     try:
         document = json.loads(path.read_bytes())
+    except IsADirectoryError as error:
+        raise UsageError(f"{path}: is a folder; name the bench.json in it") from error
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError):

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from fastmrigan.export.parity import EngineParity
 
 
+BUCKETS = "1,4,8,16,32"
+
+
 def export(
     run: Annotated[
         Path,
@@ -69,7 +72,7 @@ def export(
     ] = None,
     buckets: Annotated[
         str, typer.Option(help="With --engine: batch sizes, an optimisation profile each.")
-    ] = "1,4,8,16,32",
+    ] = BUCKETS,
     compute_capability: Annotated[
         str | None,
         typer.Option(help="With --engine tensorrt-rtx: e.g. 8.9 [default: this machine's GPU]."),
@@ -129,13 +132,22 @@ def export(
             print(f"{norms} instance norms by {library}, which must be loaded before the engine")
         print(f"wrote {out} ({built['size'] / 1e6:.1f} MB) and {sidecar_path(out)}")
         return
-    if plugin:
-        from fastmrigan.errors import UsageError
+    of_engines = {
+        "--buckets": buckets != BUCKETS,
+        "--compute-capability": compute_capability is not None,
+        "--version-compatible": version_compatible,
+        "--timing-cache": timing_cache is not None,
+        "--plugin": plugin,
+        f"--out {out}": out.suffix == ".engine",
+    }
+    for option, given in of_engines.items():
+        if given:
+            from fastmrigan.errors import UsageError
 
-        raise UsageError(
-            "export --plugin is for engines: export the run to a model file first, then that with "
-            "--engine tensorrt --plugin"
-        )
+            raise UsageError(
+                f"export {option} is for engines: export the run to a model file (.onnx) first, "
+                "then that with --engine tensorrt or tensorrt-rtx"
+            )
     from fastmrigan.export.onnx import export_run
 
     made = export_run(
@@ -162,16 +174,14 @@ def export(
                 "\n".join(engine_line(engine, engine in report.judged) for engine in report.engines)
             )
     print(f"wrote {made.path} ({made.size / 1e6:.1f} MB, sha256 {made.sha256})")
+    path = shlex.quote(str(made.path))
     if meta.task == "sample":
-        print(f"{meta.notice}; next: fastmrigan synth {made.path} --count 1000 --out slices")
+        print(f"{meta.notice}; next: fastmrigan synth {path} --count 1000 --out slices")
     else:
         facts = meta.training_data
         label = (facts if back else facts.get("source", {})).get("label")
         which = f" --label {shlex.quote(label)}" if label else ""
-        print(
-            f"{meta.notice}; next: fastmrigan translate {made.path} --inputs DATA{which} "
-            "--out slices"
-        )
+        print(f"{meta.notice}; next: fastmrigan translate {path} --inputs DATA{which} --out slices")
 
 
 def engine_line(engine: EngineParity, judged: bool) -> str:

@@ -291,6 +291,8 @@ def _unfinished(output: Output, plan: Sequence[Shard]) -> list[Shard]:
 @contextmanager
 def _only_writer(out: Path) -> Iterator[None]:
     """Holds the folder's lock; the operating system lets go of it however the process ends."""
+    if (out / "dataset.json").exists():
+        raise UsageError(f"{out}: is a prepared dataset; name another folder for --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = (out / ".lock").open("w")

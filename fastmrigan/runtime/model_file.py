@@ -106,6 +106,10 @@ def read_model_file(path: str | Path) -> ModelFile:
     path = Path(path)
     try:
         data = path.read_bytes()
+    except IsADirectoryError as error:
+        raise UsageError(
+            f"{path}: is a folder; name a model file (.onnx) of `fastmrigan export`"
+        ) from error
     except OSError as error:
         raise UsageError(f"{path}: cannot read the model file: {error.strerror}") from error
     try:

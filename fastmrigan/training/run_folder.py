@@ -27,10 +27,15 @@ from fastmrigan.training.systems import System
 @contextlib.contextmanager
 def locked(run: Path, ranks: Ranks) -> Iterator[None]:
     """Makes the folder and holds it for one writer, the first rank; UsageError while another
-    trains there."""
+    trains there, and where the folder is a dataset's or holds generated slices."""
     if not ranks.first:
         yield
         return
+    for name in ("dataset.json", "run.json"):  # a run has its config.yaml before its run.json
+        if (run / name).exists() and not (run / "config.yaml").exists():
+            raise UsageError(
+                f"{run}: holds something other than a run ({name}); name another folder for --out"
+            )
     try:
         run.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:

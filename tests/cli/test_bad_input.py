@@ -119,6 +119,17 @@ def test_an_unwritable_output_is_named(fastmrigan: Run, tmp_path, write_model, w
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
+def test_no_slices_are_generated_into_a_prepared_dataset(fastmrigan: Run, tmp_path, write_model):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "dataset.json").write_text("{}")
+    done = fastmrigan("synth", write_model(tiny.metadata()), "--count", 4, "--out", mine)
+    assert done.returncode == 2
+    told = f"fastmrigan: {mine}: is a prepared dataset; name another folder for --out"
+    assert done.stderr.splitlines()[-1] == told
+    assert [path.name for path in mine.iterdir()] == ["dataset.json"]
+
+
 @pytest.mark.parametrize("command", ["synth", "bench", "info"])
 def test_a_model_file_without_metadata_is_named(fastmrigan: Run, tmp_path, write_model, command):
     model = write_model(None, name="bare.onnx")
@@ -145,6 +156,27 @@ def test_a_wrong_backend_name_is_named(fastmrigan: Run, tmp_path, write_model, c
 )
 def test_wrong_usage_is_one_line_too(fastmrigan: Run, command, told):
     assert_one_line(fastmrigan(*command), 2, told)
+
+
+@pytest.mark.parametrize(
+    ("command", "helped"),
+    [(["synth"], "fastmrigan synth --help"), (["nonsense"], "fastmrigan --help")],
+)
+def test_wrong_usage_names_the_help_of_its_command(fastmrigan: Run, command, helped):
+    assert_one_line(fastmrigan(*command), 2, f"(see `{helped}`)")
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["synth", "{}", "--count", "4", "--out", "{}/out"], "name a model file (.onnx)"),
+        (["info", "{}"], "name a model file (.onnx)"),
+        (["bench", "--compare", "{}", "{}"], "name the bench.json in it"),
+    ],
+)
+def test_a_folder_in_place_of_a_file_is_named(fastmrigan: Run, tmp_path, command, told):
+    done = fastmrigan(*(word.format(tmp_path) for word in command))
+    assert_one_line(done, 2, f"{tmp_path}: is a folder; {told}")
 
 
 def test_an_unknown_instruction_set_is_one_line(fastmrigan: Run, monkeypatch, tmp_path):

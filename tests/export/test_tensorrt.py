@@ -102,6 +102,25 @@ def test_a_checkpoint_is_not_chosen_where_a_model_file_is_built(write_model, fas
     assert "--engine builds from a model file" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("x.onnx", ["--buckets", "1,4"]),
+        ("x.onnx", ["--compute-capability", "8.9"]),
+        ("x.onnx", ["--version-compatible"]),
+        ("x.onnx", ["--timing-cache", "t"]),
+        ("x.onnx", ["--plugin"]),
+        ("x.engine", []),
+    ],
+)
+def test_options_of_engines_need_engine(fastmrigan, tmp_path, out, words):
+    done = fastmrigan("export", tmp_path / "run", "--out", tmp_path / out, *words)
+    assert done.returncode == 2
+    named = words[0] if words else f"--out {tmp_path / out}"
+    assert f"export {named} is for engines" in done.stderr
+    assert "--engine tensorrt or tensorrt-rtx" in done.stderr
+
+
 @needs_rtx
 def test_a_graph_the_parser_refuses(write_model, tmp_path):
     graph = tiny.tiny_graph()

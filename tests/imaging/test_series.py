@@ -76,7 +76,7 @@ def test_order_is_by_place_not_by_name(cosines: Sequence[float]) -> None:
         ([0, 5, 10, 25, 30], None, "gaps: 1 of up to 15.00 mm where slices are 5.00 mm apart"),
         ([0, 5, 11, 15, 20], None, "uneven steps: 4.00 to 6.00 mm"),
         ([0, 0, 5, 5, 10, 10], 5, "duplicate positions: 6 slices at 3 places"),
-        ([4, 4, 4], None, "duplicate positions: 3 slices at 1 places"),
+        ([4, 4, 4], None, "duplicate positions: 3 slices at 1 place"),
     ],
 )
 def test_steps_gaps_and_duplicates(zs: list[float], step: float | None, note: str | None) -> None:

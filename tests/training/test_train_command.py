@@ -69,6 +69,17 @@ def test_trains_one_label_and_resumes(command, prepared, tmp_path):
     assert "/" not in str(dataset)
 
 
+@pytest.mark.parametrize("name", ["run.json", "dataset.json"])
+def test_a_folder_of_something_else_is_left_as_it_is(command, prepared, tmp_path, name):
+    """A job of `synth` has a run.json too: one written over, it could not go on."""
+    (tmp_path / name).write_text('{"layout": 1}')
+    words = ["train", "tumour-dcgan64", "--data", prepared, "--out", tmp_path, *SETTINGS]
+    code, _, err = command(*words, "--steps", 1)
+    assert code == 2
+    assert f"{tmp_path}: holds something other than a run ({name}); name another folder" in err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_named_command_resumes(prepared, tmp_path, number):
     run = tmp_path / "run"

@@ -168,7 +168,9 @@ def measure(
     apart = steps > SAME_PLACE
     notes = []
     if not apart.all():
-        notes.append(f"duplicate positions: {len(places)} slices at {apart.sum() + 1} places")
+        different = apart.sum() + 1
+        plural = "" if different == 1 else "s"
+        notes.append(f"duplicate positions: {len(places)} slices at {different} place{plural}")
     if not apart.any():
         return None, tuple(notes)
     steps, before = steps[apart], places[:-1][apart]
