@@ -88,7 +88,8 @@ void check_seal(const std::string& name, std::string_view text) {
 void check_private(const std::string& path) {
   struct stat status{};
   if (stat(path.c_str(), &status) != 0) return;  // reading it has said so, or will
-  if (!S_ISREG(status.st_mode))  // a pipe would be waited for
+  // A pipe would be waited for.
+  if (!S_ISREG(status.st_mode))
     throw Error(FMG_ERROR_MODEL, path + ": is no plain file; name an engine that export has built");
   if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0)
     throw Error(FMG_ERROR_MODEL, path +

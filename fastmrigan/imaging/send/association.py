@@ -290,7 +290,8 @@ class Connection:
                     response = message.message_to_primitive()
             except Exception as error:  # whatever pynetdicom and pydicom raise on nonsense
                 raise Ended(f"the peer's answer is no DICOM message ({error})") from None
-        asked = type(message) is message_type and message.context_id == context
+        given: type = message.__class__
+        asked = given is message_type and message.context_id == context
         if not asked or response.MessageIDBeingRespondedTo != self.number:
             raise Ended("the peer answered what it was not asked")
         if response.Status is None:
