@@ -21,6 +21,7 @@ Float32 = npt.NDArray[np.float32]
 
 PEAK = 2.0  # slices span [-1, 1]
 PSNR_CAP = 200.0  # dB; what identical arrays score, since JSON has no infinity
+NOT_FINITE_DB = -PSNR_CAP  # what metadata state of outputs that are not finite: JSON has no NaN
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class EngineParity:
 
     def as_metadata(self) -> dict[str, Any]:
         record: dict[str, Any] = {"version": self.version, "device": self.device}
-        if math.isfinite(self.max_abs_error):  # JSON has no NaN
+        if not math.isfinite(self.max_abs_error):
+            record["psnr_db"] = NOT_FINITE_DB
+        else:
             record["max_abs_error"] = float(f"{self.max_abs_error:.2g}")
             record["psnr_db"] = round(self.psnr_db, 1)
             if self.ssim is not None:

@@ -15,6 +15,7 @@ namespace fastmrigan {
 namespace {
 
 constexpr double MAX_BATCH = 4096;
+constexpr size_t MAX_SIDECAR = 1 << 20;  // bytes; they have a few thousand
 
 // Reads fields of the sidecar and names the one that is wrong.
 class Sidecar {
@@ -87,6 +88,9 @@ void check_seal(const std::string& name, std::string_view text) {
 void check_private(const std::string& path) {
   struct stat status{};
   if (stat(path.c_str(), &status) != 0) return;  // reading it has said so, or will
+  // A pipe would be waited for.
+  if (!S_ISREG(status.st_mode))
+    throw Error(FMG_ERROR_MODEL, path + ": is no plain file; name an engine that export has built");
   if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0)
     throw Error(FMG_ERROR_MODEL, path +
                                      ": others may write to it, and an engine is executable; build "
@@ -103,6 +107,9 @@ EngineFileFacts check_engine_file(const std::string& path, const uint8_t* data, 
   check_private(path);
   check_private(name);
   const std::vector<uint8_t> bytes = read_file(name, "the sidecar of an engine");
+  if (bytes.size() > MAX_SIDECAR)
+    throw Error(FMG_ERROR_MODEL,
+                name + ": is no engine's sidecar (over 1 MiB); build the engine again");
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   const Json json = read_json(name, text);
   const Sidecar sidecar(name, json);
@@ -124,7 +131,8 @@ EngineFileFacts check_engine_file(const std::string& path, const uint8_t* data, 
     throw refuse(": was built by " + sidecar.text("package") +
                  ", whose engines TensorRT does not run; build it with `fastmrigan export --engine "
                  "tensorrt`");
-  if (json.at("plugin") != nullptr)
+  const Json* plugin = json.at("plugin");
+  if (plugin != nullptr && plugin->as<std::nullptr_t>() == nullptr)
     throw refuse(
         ": needs the plugin it was built with, which the C library does not load; build it without "
         "--plugin");

@@ -81,13 +81,17 @@ std::optional<GradingRule> read_rule(const Json& grading) {
 // The lower of what OpenVINO in bf16 reached on random inputs and on real slices.
 std::optional<double> read_bf16(const Document& document, const Json& parity) {
   if (parity.as<Json::Object>() == nullptr) document.wrong("parity", "expected an object");
+  const Json* real = parity.at("real_slices");
+  if (real != nullptr && real->as<Json::Object>() == nullptr)
+    document.wrong("parity", "real_slices: expected an object");
   std::optional<double> least;
-  for (const Json* figures : {&parity, parity.at("real_slices")}) {
+  for (const Json* figures : {&parity, real}) {
     const Json* engine = figures == nullptr ? nullptr : figures->at("openvino-bf16");
     if (engine == nullptr) continue;
     const Json* measured = engine->at("psnr_db");
     const auto* number = measured == nullptr ? nullptr : measured->as<Json::Number>();
-    if (number == nullptr) document.wrong("parity", "openvino-bf16 states no psnr_db");
+    if (number == nullptr || !std::isfinite(number->value))  // NaN would pass for the higher one
+      document.wrong("parity", "openvino-bf16 states no psnr_db");
     least = least ? std::min(*least, number->value) : number->value;
   }
   return least;

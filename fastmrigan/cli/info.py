@@ -215,7 +215,7 @@ def parity_lines(parity: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def engine_line(figures: dict[str, Any]) -> str:
-    if "psnr_db" not in figures:
+    if "psnr_db" not in figures or "max_abs_error" not in figures:
         return flat(figures)
     ssim = f", SSIM {figures['ssim']}" if figures.get("ssim") is not None else ""
     return (

@@ -14,9 +14,9 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fastmrigan.errors import ModelRefused, UsageError
 from fastmrigan.runtime.cuda_driver import CudaDevice
@@ -45,7 +45,7 @@ class Plugin(BaseModel):
 class Sidecar(BaseModel):
     """NAME.engine.json, without its seal."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)  # no "16" for 16
 
     kind: Literal["fastmrigan-engine"]
     schema_version: Literal[1]
@@ -54,7 +54,8 @@ class Sidecar(BaseModel):
     compute_capability: str  # that it was built for, e.g. "9.0"
     version_compatible: bool  # later versions may run it
     precision: Literal["fp32", "bf16", "fp16", "int8"]  # that its graph is typed in
-    buckets: tuple[int, ...] = Field(min_length=1)  # rising batches; the place is the profile's
+    # Rising batch sizes; the place of one is its profile's. JSON has lists alone.
+    buckets: tuple[int, ...] = Field(min_length=1, strict=False)
     input: str  # tensor names
     output: str
     engine_sha256: str
@@ -63,6 +64,21 @@ class Sidecar(BaseModel):
     model: ModelMetadata  # that file's metadata
     fastmrigan: str  # version that wrote it
     plugin: Plugin | None = None
+
+    @field_validator("buckets")
+    @classmethod
+    def _rising(cls, buckets: tuple[int, ...]) -> tuple[int, ...]:
+        if buckets[0] < 1 or list(buckets) != sorted(set(buckets)):
+            raise ValueError("expected rising batch sizes")
+        return buckets
+
+    @model_validator(mode="after")
+    def _of_its_model(self) -> Self:
+        if self.precision != self.model.precision:
+            raise ValueError(f"precision: its model is in {self.model.precision}")
+        if self.model.task == "sample" and self.model.latent_size is None:
+            raise ValueError("model: one that samples must state latent_size")
+        return self
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
 from fastmrigan import NOTICE
 from fastmrigan.errors import ModelRefused, UsageError
@@ -33,17 +33,19 @@ ENGINES = {
 class EngineFigures(BaseModel):
     """What `parity` holds for one engine."""
 
+    model_config = ConfigDict(strict=True)  # no text for a number: others compare them
+
     version: str
     device: str
-    max_abs_error: float  # on the [-1, 1] scale
-    psnr_db: float
+    max_abs_error: float | None = None  # on the [-1, 1] scale; None: its outputs were not finite
+    psnr_db: FiniteFloat
     ssim: float | None = None  # of int8
 
 
 class ModelMetadata(BaseModel):
     """The JSON document under the metadata key `fastmrigan`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)  # no "16" for 16
 
     schema_version: Literal[1] = 1
     task: Literal["sample", "translate"]
@@ -51,7 +53,7 @@ class ModelMetadata(BaseModel):
     source_contrast: str | None = None
     target_contrast: str | None = None
     latent_size: int | None = Field(default=None, ge=1)  # task sample
-    slice_size: tuple[Side, Side]  # [H, W]
+    slice_size: tuple[Side, Side] = Field(strict=False)  # [H, W]; JSON has lists alone
     grading: dict[str, Any]  # how the training slices came to [-1, 1]
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"  # that the graph is typed in
     weights_sha256: str  # over the generator's parameters, see fastmrigan.export.onnx
@@ -65,8 +67,12 @@ class ModelMetadata(BaseModel):
     @field_validator("parity")
     @classmethod
     def _engines(cls, parity: dict[str, Any]) -> dict[str, Any]:
-        for engine in ENGINES & parity.keys():
-            EngineFigures.model_validate(parity[engine])
+        real = parity.get("real_slices", {})  # the same figures of other inputs
+        if not isinstance(real, dict):
+            raise ValueError("real_slices: expected an object")
+        for figures in (parity, real):
+            for engine in ENGINES & figures.keys():
+                EngineFigures.model_validate(figures[engine])
         return parity
 
     @property
@@ -139,7 +145,7 @@ def read_model_file(path: str | Path) -> ModelFile:
 def _parse(path: Path, text: str) -> ModelMetadata:
     try:
         document = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also for a whole number of 5,000 digits
         raise ModelRefused(f"{path}: its fastmrigan metadata is not JSON ({error})") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:

@@ -151,7 +151,7 @@ def same_facts(info: Info, python: Backend) -> None:
         {},
         bf16_figures(50.0),
         bf16_figures(44.9),
-        bf16_figures(float("inf")),
+        bf16_figures(200.0),
         bf16_figures(50.0) | {"real_slices": bf16_figures(46.0)},
         bf16_figures(50.0) | {"real_slices": bf16_figures(44.0)},
     ],
@@ -163,6 +163,28 @@ def test_same_precision_and_facts_on_auto(library: Library, backend, tmp_path, p
         same_facts(info, load(path, backend, batch=1).backend)
         assert info.graph_sha256.decode() == read_model_file(path).metadata.graph_sha256
         assert (info.source_contrast, info.target_contrast) == (b"T1w", b"")
+
+
+@pytest.mark.parametrize("place", ["random", "real_slices"])
+@pytest.mark.parametrize("psnr_db", [None, "50", True, float("nan"), float("inf")])
+def test_odd_figures_are_refused_by_both(library: Library, tmp_path, place, psnr_db):
+    figures = {"openvino-bf16": bf16_figures(50.0)["openvino-bf16"] | {"psnr_db": psnr_db}}
+    parity = figures if place == "random" else bf16_figures(50.0) | {"real_slices": figures}
+    refused_by_both(library, write(tmp_path / "m.onnx", "translate", parity=parity))
+
+
+@pytest.mark.parametrize("real", [None, 5, True, "openvino-bf16", ["openvino-bf16"]])
+def test_real_slices_that_are_no_object(library: Library, tmp_path, real):
+    parity = bf16_figures(50.0) | {"real_slices": real}
+    refused_by_both(library, write(tmp_path / "m.onnx", "translate", parity=parity))
+
+
+def refused_by_both(library: Library, path: Path) -> None:
+    with pytest.raises(ModelRefused, match="its fastmrigan metadata is wrong at parity"):
+        read_model_file(path)
+    with pytest.raises(Failed, match="its fastmrigan metadata is wrong at parity: ") as failed:
+        library.open(path)
+    assert "\n" not in str(failed.value)
 
 
 def quantised() -> onnx.ModelProto:

@@ -93,6 +93,23 @@ def test_no_sidecar_or_none_that_can_be_read_is_refused(tensorrt, tmp_path):
     assert failed.value.code == ERROR_FILE
 
 
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda p: (p.unlink(), os.mkfifo(p, 0o600)), r"\.json: is no plain file"),
+        (lambda p: (p.unlink(), p.mkdir(0o700)), r"\.json: is no plain file"),
+        (lambda p: os.truncate(p, 2 << 20), r"\.json: is no engine's sidecar \(over 1 MiB\)"),
+    ],
+    ids=["pipe", "folder", "too long"],
+)
+def test_a_sidecar_that_is_no_file_of_its_size_is_refused(tensorrt, tmp_path, spoil, text):
+    path = write_engine(tmp_path)
+    spoil(sidecar_path(path))
+    with pytest.raises(Failed, match=text) as failed:
+        tensorrt.open(path, "tensorrt", library=None)
+    assert failed.value.code == ERROR_MODEL
+
+
 def test_every_tampered_byte_is_refused(tensorrt, tmp_path):
     path = write_engine(tmp_path)
     for place in np.random.default_rng(1).choice(len(DATA), 100, replace=False):

@@ -143,6 +143,22 @@ WRONG = {
     "a fact less": (lambda p: changed(p, buckets=None), "is wrong at buckets: Field required"),
     "a fact more": (lambda p: changed(p, driver="x.so"), "is wrong at driver: Extra inputs are"),
     "no batches": (lambda p: changed(p, buckets=[]), "is wrong at buckets"),
+    "falling batches": (lambda p: changed(p, buckets=[4, 1]), "at buckets: .*rising batch sizes"),
+    "equal batches": (lambda p: changed(p, buckets=[4, 4]), "at buckets: .*rising batch sizes"),
+    "batches of nothing": (lambda p: changed(p, buckets=[0, 4]), "at buckets: .*rising batch"),
+    "batches as text": (lambda p: changed(p, buckets=["1"]), r"is wrong at buckets\.0"),
+    "size as text": (lambda p: changed(p, size="4096"), "is wrong at size"),
+    "yes for true": (lambda p: changed(p, version_compatible="yes"), "at version_compatible"),
+    "another precision": (
+        lambda p: changed(p, precision="bf16"),
+        "precision: its model is in fp32",
+    ),
+    "no latent size": (
+        lambda p: changed(
+            p, model=json.loads(sidecar_path(p).read_text())["model"] | {"latent_size": None}
+        ),
+        "model: one that samples must state latent_size",
+    ),
     "another engine": (lambda p: changed(p, engine_sha256="0" * 64), "is not the engine that was"),
 }
 

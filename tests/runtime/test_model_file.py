@@ -31,6 +31,18 @@ def test_metadata_equals_the_onnx_package(write_model):
     assert onnx_wire.metadata(model.SerializeToString()) == expected
 
 
+FIGURES = {"version": "1", "device": "CPU", "max_abs_error": 0.1, "psnr_db": 60.0}
+ODD_ENGINES = [
+    *(5, None, [], "openvino-bf16", {"version": "1", "device": "CPU"}),
+    *(FIGURES | {"psnr_db": odd} for odd in (None, "50", True, [50.0], float("nan"), 10**400)),
+]
+ODD_PARITY = [
+    *({"openvino-bf16": engine} for engine in ODD_ENGINES),
+    *({"real_slices": {"openvino-bf16": engine}} for engine in ODD_ENGINES),
+    *({"real_slices": odd} for odd in (None, 5, True, "openvino-bf16", ["openvino-bf16"])),
+]
+
+
 @pytest.mark.parametrize(
     ("document", "message"),
     [
@@ -48,7 +60,10 @@ def test_metadata_equals_the_onnx_package(write_model):
         ),
         (tiny.metadata(slice_size=[16, -16]), r"wrong at slice_size\.1"),
         (tiny.metadata(parity={"openvino-bf16": "x"}), "wrong at parity"),
+        (tiny.metadata(latent_size="16"), "wrong at latent_size"),
+        *((tiny.metadata(parity=parity), "wrong at parity") for parity in ODD_PARITY),
         ("[" * 200_000, "is not JSON"),
+        ('{"schema_version": ' + "1" * 5000 + "}", "is not JSON"),
     ],
 )
 def test_wrong_metadata_is_refused(write_model, document, message):

@@ -137,7 +137,12 @@ class Connection:
         association.request()
         waited = time.monotonic() - began
         for context in association.accepted_contexts:
-            self.accepted[self.offered[context.context_id or 0]] = context.context_id or 0
+            pair = self.offered[context.context_id or 0]
+            if context.transfer_syntax[0] == pair[1]:
+                self.accepted[pair] = context.context_id or 0
+            else:  # it would read the data set as what it is not
+                why = f"it answers with {context.transfer_syntax[0]}, which was not offered"
+                self.refused[pair] = f"the peer accepts no {pair[0]} in {pair[1]}: {why}"
         for context in association.rejected_contexts:
             pair = self.offered[context.context_id or 0]
             why = REFUSALS.get(context.result or 0, f"result {context.result}")
@@ -214,7 +219,7 @@ class Connection:
     def echo(self) -> float:
         """C-ECHO: seconds until the answer. Raises EchoRefused, PeerError."""
         from pynetdicom import pdu
-        from pynetdicom.dimse_messages import C_ECHO_RQ
+        from pynetdicom.dimse_messages import C_ECHO_RQ, C_ECHO_RSP
         from pynetdicom.dimse_primitives import C_ECHO
 
         if VERIFICATION not in self.accepted:
@@ -227,7 +232,7 @@ class Connection:
         parts = [pdu.P_DATA_TF(part).encode() for part in message.encode_msg(number, 0)]
         began = time.monotonic()
         try:
-            status = self._exchange(parts).status
+            status = self._exchange(parts, number, C_ECHO_RSP).status
         except Lost as error:
             raise PeerError(f"{self.peer}: no answer to C-ECHO: {error}") from error
         if status != 0:
@@ -236,47 +241,62 @@ class Connection:
 
     def store(self, item: Item, content: bytes) -> Answer:
         """C-STORE of one data set. Raises Lost, with the association ended."""
+        from pynetdicom.dimse_messages import C_STORE_RSP
+
+        context = self.accepted[item.context]
         command = command_set(item.sop_class, item.sop_instance, self._next_number())
-        return self._exchange(request(self.accepted[item.context], command, content, self.pdu))
+        return self._exchange(request(context, command, content, self.pdu), context, C_STORE_RSP)
 
     def _next_number(self) -> int:
         self.number = self.number % 65535 + 1
         return self.number
 
-    def _exchange(self, parts: Iterable[bytes | memoryview]) -> Answer:
-        """Sends one message and waits for its answer. Raises Lost, with the association ended."""
+    def _exchange(
+        self, parts: Iterable[bytes | memoryview], context: int, message_type: type
+    ) -> Answer:
+        """Sends one message and waits for its answer. Raises Lost, with the association ended.
+
+        context: that it goes in. message_type: pynetdicom's class of the answer.
+        """
         if self.transport is None:
             raise Lost("the peer ended the association")
         try:
             self.transport.send(parts)
-            response = self._answer(self.transport)
+            response = self._answer(self.transport, context, message_type)
         except Ended as error:
             self.transport = None
             self.cut()
             raise Lost(str(error)) from None
         return response
 
-    def _answer(self, transport: Transport) -> Answer:
+    def _answer(self, transport: Transport, context: int, message_type: type) -> Answer:
         from pynetdicom import pdu
         from pynetdicom.dimse_messages import DIMSEMessage
 
-        message = DIMSEMessage()
-        whole = False
-        while not whole:
-            kind, received = transport.receive()
+        message: Any = DIMSEMessage()  # of a class of its own once it is whole
+        response: Any = None
+        until = transport.deadline()  # of the whole answer, in however many pieces it comes
+        while response is None:
+            kind, received = transport.receive(until)
+            if kind == RELEASE_RQ:  # sent while it could not know of our message
+                transport.grant_release()
+                raise Ended("the peer released the association before it answered")
             if kind != P_DATA_TF:
                 raise Ended("the peer answered what it was not asked")
             data = pdu.P_DATA_TF()
             try:
                 data.decode(received)
-                whole = message.decode_msg(data.to_primitive())
+                if message.decode_msg(data.to_primitive()):
+                    response = message.message_to_primitive()
             except Exception as error:  # whatever pynetdicom and pydicom raise on nonsense
                 raise Ended(f"the peer's answer is no DICOM message ({error})") from None
-        response: Any = message.message_to_primitive()
-        status = getattr(response, "Status", None)
-        if status is None or response.MessageIDBeingRespondedTo != self.number:
+        given: type = message.__class__
+        asked = given is message_type and message.context_id == context
+        if not asked or response.MessageIDBeingRespondedTo != self.number:
             raise Ended("the peer answered what it was not asked")
-        return Answer(status, str(getattr(response, "ErrorComment", None) or ""))
+        if response.Status is None:
+            raise Ended("the peer's answer states no status")
+        return Answer(response.Status, str(getattr(response, "ErrorComment", None) or ""))
 
     def close(self) -> None:
         """Releases the association where it stands, and ends pynetdicom's thread in any case."""

@@ -17,6 +17,7 @@ from typing import Any
 QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
 HEADER = struct.Struct(">BxL")  # of a PDU: its type, and the bytes that follow (PS3.8 section 9.3)
 P_DATA_TF, RELEASE_RQ, RELEASE_RP, ABORT = 0x04, 0x05, 0x06, 0x07
+LAST_WORD_SECONDS = 0.1  # for the rest of a PDU that began before sending failed
 
 
 class Ended(Exception):
@@ -26,7 +27,7 @@ class Ended(Exception):
 class Transport:
     """The socket of one association; only `waiting` and its methods read and write it.
 
-    seconds: how long the peer may take no byte, and how long it may take for one PDU.
+    seconds: how long the peer may take no byte, and how long it may take for one answer.
     largest: bytes of content that the PDUs it sends may have.
     """
 
@@ -38,7 +39,8 @@ class Transport:
     def release(self) -> None:
         """Asks the peer to end the association, and waits until it agrees. Raises Ended."""
         self.send([release(RELEASE_RQ)])
-        while (kind := self.receive()[0]) != RELEASE_RP:
+        until = self.deadline()
+        while (kind := self.receive(until)[0]) != RELEASE_RP:
             if kind == RELEASE_RQ:  # the peer asks at the same moment (PS3.8 section 7.2.2.7)
                 self.grant_release()
 
@@ -46,26 +48,38 @@ class Transport:
         """Answers the peer, which asks to end the association. Raises Ended."""
         self.send([release(RELEASE_RP)])
 
+    def deadline(self) -> float:
+        """Until when an answer that is due now may come."""
+        return time.monotonic() + self.seconds
+
     @property
     def waiting(self) -> bool:
         """True where the peer has sent something, or has closed the connection."""
         return bool(self._readable.poll(0))
 
     def send(self, parts: Iterable[bytes | memoryview]) -> None:
-        """Sends whole PDUs. Raises Ended."""
-        for part in parts:
-            left = memoryview(part)
-            while left:
-                left = left[self._within(self.seconds, self.socket.send, left) :]
+        """Sends whole PDUs. Raises Ended, for an A-ABORT that came meanwhile too."""
+        try:
+            for part in parts:
+                left = memoryview(part)
+                while left:
+                    left = left[self._within(self.seconds, self.socket.send, left) :]
+        except Ended:
+            if self.waiting:  # the peer may have said why it takes no more
+                self.receive(time.monotonic() + LAST_WORD_SECONDS)
+            raise
         # Else the kernel holds an acknowledgement back for 40 ms, and a peer that has not turned
         # Nagle's algorithm off (dcmtk, Orthanc) the end of its answer with it. Holds until reset.
         if QUICK_ACK is not None:
             with contextlib.suppress(OSError):  # closed meanwhile
                 self.socket.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
 
-    def receive(self) -> tuple[int, bytes]:
-        """The type of the next PDU and all of its bytes. Raises Ended, also for an A-ABORT."""
-        until = time.monotonic() + self.seconds
+    def receive(self, until: float | None = None) -> tuple[int, bytes]:
+        """The type of the next PDU and all of its bytes. Raises Ended, also for an A-ABORT.
+
+        until: the deadline; None for one from now.
+        """
+        until = self.deadline() if until is None else until
         header = self._exactly(HEADER.size, until)
         kind, size = HEADER.unpack(header)
         if size > self.largest:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pydicom.uid import (
-    MRImageStorage,
-)
-from pynetdicom import evt
+from pydicom.uid import ExplicitVRBigEndian, MRImageStorage
+from pynetdicom import acse, evt
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu import P_DATA_TF
+from pynetdicom.presentation import PresentationContext
 from recording_scp import TITLE, Recorder, recording_scp
 from send_files import (
     QUICK,
@@ -26,9 +28,10 @@ from send_files import (
 
 from fastmrigan.errors import UsageError
 from fastmrigan.imaging.send import Limits, Peer, PeerError, echo
-from fastmrigan.imaging.send.association import VERIFICATION, Connection, Lost
+from fastmrigan.imaging.send.association import VERIFICATION, Connection, EchoRefused, Lost
 from fastmrigan.imaging.send.message import command_set, request
 from fastmrigan.imaging.send.source import Found, look
+from fastmrigan.imaging.send.transport import Transport
 
 
 def pdus(parts: Iterable[bytes | memoryview]) -> list[bytes]:
@@ -90,6 +93,112 @@ def test_a_peer_that_reads_no_more(tmp_path: Path) -> None:
         connection.close()
         assert time.monotonic() - began < 3
         release.set()
+
+
+def response(
+    *,
+    field: int = 0x8030,  # C-ECHO-RSP
+    number: int = 1,
+    status: bytes = b"\0\0",
+    context: int = 1,
+    instance: bytes = b"",
+    size: int = 1000,
+) -> bytes:
+    """An answer in PDUs of one PDV, whose fragments have at most `size` bytes (PS3.7 table E.1)."""
+    elements = {
+        0x0100: field.to_bytes(2, "little"),
+        0x0120: number.to_bytes(2, "little"),
+        0x0800: b"\x01\x01",  # no data set
+        0x0900: status,
+        **({0x1000: instance} if instance else {}),
+    }
+    whole = b"".join(
+        struct.pack("<HHL", 0, element, len(value)) + value for element, value in elements.items()
+    )
+    pdus = []
+    for start in range(0, len(whole), size):
+        part = whole[start : start + size]
+        control = 3 if start + size >= len(whole) else 1
+        value = struct.pack(">LBB", 2 + len(part), context, control) + part
+        pdus.append(struct.pack(">BxL", 4, len(value)) + value)
+    return b"".join(pdus)
+
+
+@pytest.fixture
+def asking(scp: Recorder) -> Iterator[tuple[Connection, socket.socket]]:
+    """An association whose messages go to a bare socket, once it stands."""
+    connection = Connection(Peer.parse(str(scp)), [VERIFICATION], QUICK)
+    connection.open()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection.transport = Transport(ours, 0.5, 16384)
+        yield connection, theirs
+        connection.close()
+
+
+def test_an_answer_in_pieces(asking: tuple[Connection, socket.socket]) -> None:
+    connection, peer = asking
+    peer.sendall(response(size=6))
+    assert connection.echo() > 0
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (response(number=2), "the peer answered what it was not asked"),
+        (response(context=3), "the peer answered what it was not asked"),
+        (response(field=0x8001), "the peer answered what it was not asked"),  # C-STORE-RSP
+        (response(field=0x0030), "the peer answered what it was not asked"),  # C-ECHO-RQ
+        (response(status=b""), "the peer's answer states no status"),
+        (response(status=b"\0"), "the peer's answer is no DICOM message"),
+        (response(field=0x8001, instance=b"1." * 60), "the peer's answer is no DICOM message"),
+        (b"\x05\0\0\0\0\x04\0\0\0\0", "the peer released the association before it answered"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The value length")
+def test_answers_to_something_else(
+    asking: tuple[Connection, socket.socket], said: bytes, why: str
+) -> None:
+    connection, peer = asking
+    peer.sendall(said)
+    with pytest.raises(PeerError, match=f"no answer to C-ECHO: {why}"):
+        connection.echo()
+    assert not connection.alive
+
+
+def test_an_answer_that_never_ends(asking: tuple[Connection, socket.socket]) -> None:
+    connection, peer = asking
+    done, fragment = threading.Event(), struct.pack(">BxLLBB", 4, 6, 2, 1, 1)
+
+    def trickle() -> None:
+        with contextlib.suppress(OSError):
+            while not done.wait(0.05):
+                peer.sendall(fragment)
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(PeerError, match=r"did not answer within 0\.5 s"):
+            connection.echo()
+        assert time.monotonic() - began < 3
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_transfer_syntax_that_was_not_offered(scp: Recorder, monkeypatch) -> None:
+    negotiate = acse.negotiate_as_requestor
+
+    def altered(*arguments: Any) -> list[PresentationContext]:
+        contexts = negotiate(*arguments)
+        for context in contexts:
+            context.transfer_syntax = [ExplicitVRBigEndian]
+        return contexts
+
+    monkeypatch.setattr(acse, "negotiate_as_requestor", altered)
+    with pytest.raises(EchoRefused, match=r"answers with 1\.2\.840\.10008\.1\.2\.2, which was not"):
+        echo(Peer.parse(str(scp)), QUICK)
 
 
 def test_a_release_that_the_peer_asks_for_is_granted(tmp_path: Path, scp: Recorder) -> None:

@@ -92,6 +92,36 @@ def test_more_than_the_socket_holds(ends: tuple[Transport, socket.socket]) -> No
         transport.send([content])
 
 
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_an_abort_while_we_send_is_told(
+    ends: tuple[Transport, socket.socket], hangs_up: bool
+) -> None:
+    transport, peer = ends
+    peer.sendall(ABORT.encode())
+    if hangs_up:
+        peer.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(Ended, match=r"aborted the association \(Invalid PDU parameter value\)"):
+        transport.send([bytes(10_000_000)])
+
+
+def test_a_peer_that_never_grants_a_release(ends: tuple[Transport, socket.socket]) -> None:
+    transport, peer = ends
+    done = threading.Event()
+
+    def chatter() -> None:
+        while not done.wait(0.05):
+            peer.sendall(ANSWER)
+
+    thread = threading.Thread(target=chatter)
+    thread.start()
+    try:
+        with pytest.raises(Ended, match=r"did not answer within 0\.3 s"):
+            transport.release()
+    finally:
+        done.set()
+        thread.join()
+
+
 def test_a_peer_that_asks_for_release_at_the_same_moment(
     ends: tuple[Transport, socket.socket],
 ) -> None:
