@@ -44,6 +44,7 @@ FACTS = {
         recipe="benchmark",
         slice_size=(256, 256),
         grading={},
+        precision="fp16",
         weights_sha256="0" * 64,
         graph_sha256="0" * 64,
         training_data={},

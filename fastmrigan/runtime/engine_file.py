@@ -35,7 +35,7 @@ ACROSS_MAJORS = {10: 11}
 class Plugin(BaseModel):
     """What must be loaded before the engine."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     library: str  # file name
     sha256: str
@@ -45,7 +45,7 @@ class Plugin(BaseModel):
 class Sidecar(BaseModel):
     """NAME.engine.json, without its seal."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)  # no "16" for 16
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
     kind: Literal["fastmrigan-engine"]
     schema_version: Literal[1]

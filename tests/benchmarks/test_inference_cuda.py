@@ -28,7 +28,13 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "recording_on", lambda device: AtenRecording())
 
 
-@pytest.mark.parametrize("name", benchmark.BATCHES)
+ROWS = [
+    pytest.param(name, marks=() if name == "ResNet-9" else pytest.mark.slow)  # half a minute each
+    for name in benchmark.BATCHES
+]
+
+
+@pytest.mark.parametrize("name", ROWS)
 def test_a_row(name: str, recorded: None, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setattr(benchmark, "COMPILE", {"backend": "eager", "fullgraph": True})
     one, left_out = setting(name), {}

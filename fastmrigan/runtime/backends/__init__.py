@@ -7,23 +7,45 @@ asked for and cannot run is an error.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from importlib.util import find_spec
+from typing import ClassVar
 
 from fastmrigan.errors import FastMriganError, MissingDependency, ModelRefused, UsageError
 from fastmrigan.runtime.backends.base import Backend, BackendOptions, GraphFile, reason
-from fastmrigan.runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeCudaBackend
-from fastmrigan.runtime.backends.openvino import OpenVINOBackend
-from fastmrigan.runtime.backends.tensorrt import TensorRTBackend
 from fastmrigan.runtime.engine_file import EngineFile, check_package
 
 __all__ = ["AUTO", "BACKENDS", "Backend", "BackendOptions", "choose", "installed", "open_backend"]
 
-BACKENDS: dict[str, type[Backend]] = {
-    "openvino": OpenVINOBackend,
-    "onnxruntime": OnnxRuntimeBackend,
-    "onnxruntime-cuda": OnnxRuntimeCudaBackend,
-    "tensorrt": TensorRTBackend,
-}
+
+class Backends(Mapping[str, type[Backend]]):
+    """Each backend's class by its name; its module is imported when it is first asked for, since
+    a process that needs one slice soon has no time for the others."""
+
+    PLACES: ClassVar[dict[str, tuple[str, str]]] = {  # module and class
+        "openvino": ("openvino", "OpenVINOBackend"),
+        "onnxruntime": ("onnxruntime", "OnnxRuntimeBackend"),
+        "onnxruntime-cuda": ("onnxruntime", "OnnxRuntimeCudaBackend"),
+        "tensorrt": ("tensorrt", "TensorRTBackend"),
+    }
+
+    def __getitem__(self, name: str) -> type[Backend]:
+        module, cls = self.PLACES[name]
+        found: type[Backend] = getattr(import_module(f"{__name__}.{module}"), cls)
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.PLACES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.PLACES)
+
+    def __len__(self) -> int:
+        return len(self.PLACES)
+
+
+BACKENDS = Backends()
 AUTO = ("openvino", "onnxruntime")
 
 
