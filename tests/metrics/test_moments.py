@@ -316,10 +316,14 @@ print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text(
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows():
+    # Freed arrays go back to the system at once: how many glibc keeps differs from run to run.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}
     peaks = []
     for chunks in (5, 20):
         command = [sys.executable, "-c", STREAM, str(chunks)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=120, env=environment
+        )
         peaks.append(int(done.stdout) / 1e6)
     assert max(peaks) < 300
-    assert peaks[1] < peaks[0] + 40  # the 15 further chunks are 123 MB
+    assert peaks[1] < peaks[0] + 10  # the 15 further chunks are 123 MB
