@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from fastmrigan.jobs.run import JobResult
+    from fastmrigan.jobs.spec import JobSpec
     from fastmrigan.runtime.generator import Generator
-    from fastmrigan.runtime.job import JobResult
 
 Model = Annotated[
     Path, typer.Argument(help="A model file, or an engine (.engine), of `fastmrigan export`.")
@@ -52,6 +54,22 @@ Mode = Annotated[
         "latency (one at a time). Last bits may differ between the two: a job goes on in its own."
     ),
 ]
+
+
+def run_job(spec: JobSpec) -> None:
+    """Runs a job to its end, and says what made it and what came of it."""
+    from fastmrigan.jobs.job import Job
+    from fastmrigan.jobs.run import run
+    from fastmrigan.runtime.engine_file import read_model
+
+    spec.output.check()  # all that is quick before what may take its time
+    model = read_model(spec.engine.model)
+    work = spec.work(model)
+    for line in work.warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    generator = spec.engine.open(model)
+    print(engine_line(generator))
+    print(result_line(spec.output.out, run(Job(work, spec.output, generator))))
 
 
 def engine_line(generator: Generator) -> str:

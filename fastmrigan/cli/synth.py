@@ -22,11 +22,8 @@ def synth(
     mode: bulk.Mode = "throughput",
 ) -> None:
     """Generate slices in bulk: every one of them, once each, resumable at any moment."""
-    from fastmrigan.runtime.generator import load
-    from fastmrigan.runtime.job import JobOptions, synthesise
+    from fastmrigan.jobs.output import Output
+    from fastmrigan.jobs.spec import Engine, JobSpec, Sampled
 
-    options = JobOptions(out, count, seed, format, shard_size, dtype)
-    options.check()
-    generator = load(model, backend, precision=precision, threads=threads, batch=batch, mode=mode)
-    print(bulk.engine_line(generator))
-    print(bulk.result_line(out, synthesise(generator, options)))
+    engine = Engine(model, backend, precision, threads, batch, mode)
+    bulk.run_job(JobSpec(engine, Sampled(count, seed), Output(out, format, shard_size, dtype)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -36,24 +35,9 @@ def translate(
 
     Each slice's record names the input it was made of: its index and hash in the dataset.
     """
-    from fastmrigan.imaging.dataset import PreparedDataset
-    from fastmrigan.runtime.engine_file import read_model
-    from fastmrigan.runtime.generator import Generator
-    from fastmrigan.runtime.job import Output
-    from fastmrigan.runtime.translation import check_inputs, contrast_mismatch
-    from fastmrigan.runtime.translation import translate as run_translation
+    from fastmrigan.jobs.output import Output
+    from fastmrigan.jobs.spec import Engine, JobSpec, Translated
 
+    engine = Engine(model, backend, precision, threads, batch, mode)
     output = Output(out, format, shard_size, dtype)
-    output.check()
-    dataset = PreparedDataset.open(inputs)
-    file = read_model(model)
-    check_inputs(file, dataset)  # before the engine, which may take its time
-    mismatch = contrast_mismatch(file, dataset)
-    if mismatch is not None:
-        print(f"warning: {mismatch}", file=sys.stderr)
-    generator = Generator(
-        file, backend=backend, precision=precision, threads=threads, batch=batch, mode=mode
-    )
-    print(bulk.engine_line(generator))
-    result = run_translation(generator, dataset, output, split=split, label=label)
-    print(bulk.result_line(out, result))
+    bulk.run_job(JobSpec(engine, Translated(inputs, split, label), output))

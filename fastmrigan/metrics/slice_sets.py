@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fastmrigan.errors import InputRejected, UsageError
 from fastmrigan.imaging.dataset import PreparedDataset, SliceRecord
 from fastmrigan.imaging.quantise import to_float
-from fastmrigan.runtime.shards import read_slices
+from fastmrigan.jobs.shards import read_slices
 
 
 @dataclass(frozen=True)

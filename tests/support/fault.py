@@ -37,7 +37,7 @@ def fsync(descriptor: int) -> None:
 
 def replace(source: str, target: str) -> None:
     global renamed
-    if "shard-" not in str(target):
+    if "shard-" not in str(target) or "receipts" in str(target):
         real_replace(source, target)
         return
     if point == "before-rename" and renamed == wanted - 1:

@@ -23,11 +23,13 @@ from fastmrigan.errors import DiskFull, InputRejected, Interrupted, UsageError
 from fastmrigan.imaging.dataset import PreparedDataset
 from fastmrigan.imaging.options import PrepareOptions
 from fastmrigan.imaging.prepare import prepare
+from fastmrigan.jobs import job
+from fastmrigan.jobs.output import Output
+from fastmrigan.jobs.sampling import JobOptions, synthesise
+from fastmrigan.jobs.shards import read_slices
+from fastmrigan.jobs.translation import translate
 from fastmrigan.metrics.slice_sets import read_slice_set
-from fastmrigan.runtime import job, load
-from fastmrigan.runtime.job import JobOptions, Output, synthesise
-from fastmrigan.runtime.shards import read_slices
-from fastmrigan.runtime.translation import translate
+from fastmrigan.runtime import load
 
 FAULT = Path(__file__).parents[1] / "support" / "fault.py"
 COUNTS = {"normal": 21, "tumour": 16}  # slices of each label in `data`
@@ -235,10 +237,10 @@ def test_a_full_disk_keeps_what_is_done_and_resumes(model, data, tmp_path, monke
     translate(generator, dataset, whole)
     real = job.commit
 
-    def full_at_three(folder, fmt, shard, slices, origin):
-        if shard.number == 3:
+    def full_at_three(folder, fmt, content, origin):
+        if content.shard.number == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(folder, fmt, shard, slices, origin)
+        real(folder, fmt, content, origin)
 
     monkeypatch.setattr(job, "commit", full_at_three)
     with pytest.raises(DiskFull, match=r"no space left; 21 of 37 slices are safe") as full:

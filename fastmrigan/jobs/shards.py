@@ -22,14 +22,16 @@ import numpy as np
 from fastmrigan.errors import InputRejected, MissingDependency, UsageError
 from fastmrigan.files import TMP, sync_folder
 from fastmrigan.imaging.walker import natural
-from fastmrigan.runtime.formats import FORMATS, Format
-from fastmrigan.runtime.plan import Origin, Plan, Shard, Slices, Sources
+from fastmrigan.jobs import receipts
+from fastmrigan.jobs.formats import FORMATS, Format
+from fastmrigan.jobs.plan import Content, Origin, Plan, Shard, Slices, Sources
 
 if TYPE_CHECKING:
     from pydicom import FileDataset
 
 __all__ = [
     "FORMATS",
+    "Content",
     "Format",
     "Origin",
     "Plan",
@@ -44,13 +46,17 @@ __all__ = [
 ]
 
 
-def commit(folder: Path, fmt: Format, shard: Shard, slices: Slices, origin: Origin) -> None:
-    """Puts a shard on the disk for good: written and fsynced aside, renamed, its folder fsynced."""
-    final = folder / fmt.name(shard)
-    aside = final.with_name(final.name + TMP)  # one writer a folder: the next one clears it up
+def commit(folder: Path, fmt: Format, content: Content, origin: Origin) -> None:
+    """Puts a shard on the disk for good: written and fsynced aside, renamed, its folder fsynced.
+
+    Its receipt is on the disk before it takes its name, so that every shard that has one has both.
+    """
+    final = folder / fmt.name(content.shard)
+    aside = final.with_name(final.name + TMP)  # one writer a shard: the next one clears it up
     remove(aside)
     try:
-        fmt.write(aside, shard, slices, origin)
+        fmt.write(aside, content, origin)
+        receipts.write(folder, final.name, aside, content)
     except OSError:
         remove(aside)  # a full disk needs its space back
         raise
@@ -70,15 +76,19 @@ DAMAGE = (tarfile.TarError, zipfile.BadZipFile, ValueError, EOFError, KeyError, 
 
 
 def read_slices(folder: str | Path) -> Iterator[tuple[int, Slices]]:
-    """Every slice of a finished job: (index, uint8 or uint16 [H, W]), by index, none left out.
+    """Every slice of a finished job: (index, uint8 or uint16 [H, W]), by index; none is passed
+    over but those that the job left out and says so (`receipts`).
 
     DICOM gives the stored values, at the source's size where slices were translated.
     Raises UsageError where the folder holds no shard or lacks some, or NIfTI volumes;
     InputRejected where a shard is damaged, MissingDependency for DICOM without pydicom.
     """
     folder = Path(folder)
+    left_out = receipts.left_out(folder)
     expected = 0
     for index, x in _read_all(folder):
+        while expected in left_out:
+            expected += 1
         if index != expected:
             raise UsageError(
                 f"{folder}: slice {expected:,} is missing; finish the job: the command that began "
@@ -90,6 +100,8 @@ def read_slices(folder: str | Path) -> Iterator[tuple[int, Slices]]:
                 "[H, W]; make its shard again"
             )
         yield index, x
+        expected += 1
+    while expected in left_out:
         expected += 1
     count = _planned(folder)
     if count is not None and expected != count:

@@ -15,8 +15,8 @@ from fastmrigan.imaging.emit.nifti import Grid, grid, surroundings, volume_bytes
 from fastmrigan.imaging.emit.places import position_of
 from fastmrigan.imaging.grading import Grading, ungrade
 from fastmrigan.imaging.quantise import to_float
-from fastmrigan.runtime.formats_dicom import at_source_size
-from fastmrigan.runtime.plan import Origin, Shard, Slices
+from fastmrigan.jobs.formats_dicom import at_source_size
+from fastmrigan.jobs.plan import Content, Origin, Shard
 
 REMEDY = "leave --format out, or take dicom or png"
 
@@ -55,20 +55,19 @@ def stack_of(records: Sequence[SliceRecord]) -> Grid:
     return grid(positions, [record.order for record in records])
 
 
-def series_volume(shard: Shard, slices: Slices, origin: Origin) -> bytes:
+def series_volume(content: Content, origin: Origin) -> bytes:
     """The .nii.gz of one series: float32 on the source's scale of grey.
 
-    slices: uint16 [shard.count, H, W] as graded, `shard` as `series_shards` makes it. A header
+    content: uint16 slices [n, H, W] as graded, of a shard as `series_shards` makes it. A header
     extension of kind "comment" holds the records of all slices as JSON.
     """
     assert origin.sources is not None
-    part = slice(shard.first, shard.first + shard.count)
-    records = origin.sources.records[part]
+    records = [origin.sources.records[index] for index in content.indices]
     gradings = [Grading(r.grading.method, r.grading.low, r.grading.high) for r in records]
     made = np.stack(
         [
             ungrade(to_float(at_source_size(x.astype(np.uint16, copy=False), record)), grading)
-            for x, record, grading in zip(slices, records, gradings, strict=True)
+            for x, record, grading in zip(content.slices, records, gradings, strict=True)
         ]
     )  # [N, H, W]
     note = {
@@ -76,7 +75,7 @@ def series_volume(shard: Shard, slices: Slices, origin: Origin) -> bytes:
         "recipe": origin.recipe,
         "contrast": origin.contrast,
         "unit": "none: on the scale of grey of the source slices",
-        "slices": [origin.record(index) for index in range(part.start, part.stop)],
+        "slices": [origin.record(index) for index in content.indices],
     }
     text = json.dumps(note, sort_keys=True)
     return volume_bytes(made, stack_of(records), blank=surroundings(made), note=text)

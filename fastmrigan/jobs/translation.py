@@ -2,22 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator
 
 import numpy as np
 
 from fastmrigan.errors import UsageError
 from fastmrigan.imaging.dataset import PreparedDataset, open_array
 from fastmrigan.imaging.quantise import to_float
+from fastmrigan.jobs.formats_nifti import series_shards
+from fastmrigan.jobs.job import Job, Work
+from fastmrigan.jobs.output import Output
+from fastmrigan.jobs.run import JobResult, run
+from fastmrigan.jobs.shards import Origin, Shard, Sources
 from fastmrigan.runtime.backends.base import Float32
 from fastmrigan.runtime.engine_file import EngineFile
-from fastmrigan.runtime.formats_nifti import series_shards
 from fastmrigan.runtime.generator import Generator
-from fastmrigan.runtime.job import JobResult, Output, Work, run
 from fastmrigan.runtime.model_file import ModelFile
-from fastmrigan.runtime.shards import Origin, Shard, Sources
 
 UNKNOWN = (None, "unknown")  # contrasts that say nothing
+
+
+def translation(
+    model: ModelFile | EngineFile,
+    dataset: PreparedDataset,
+    output: Output,
+    *,
+    split: str = "all",
+    label: str | None = None,
+) -> Work:
+    """What a job that translates makes; arguments and errors as those of `translate`."""
+    output.check()
+    selected = dataset.select(split, label)  # int64 [N]
+    check_inputs(model, dataset)
+    if not len(selected):
+        of_label = f" labelled {label!r}" if label is not None else ""
+        raise UsageError(f"{dataset.path}: no slices{of_label} in split {split}; take another")
+    if output.out.resolve() == dataset.path.resolve():
+        raise UsageError(f"{output.out}: is the prepared dataset itself; take another --out")
+    dataset.check_fingerprint()
+    shards = None
+    if output.format == "nifti":
+        chosen = [dataset.records[index] for index in selected]
+        indices, shards = series_shards(chosen, str(dataset.path))
+        selected = np.array(indices, np.int64)
+    slices = open_array(dataset.path, "slices.npy", dataset.info)  # uint16 [all, H, W], on disk
+    fingerprint = dataset.info.fingerprint
+
+    def inputs(shards: Iterable[Shard], batch: int, skipped: Container[int]) -> Iterator[Float32]:
+        for shard in shards:
+            end = shard.first + shard.count
+            for start in range(shard.first, end, batch):
+                indices = range(start, min(start + batch, end))
+                x = to_float(slices[selected[start : indices.stop]])  # [<= batch, H, W]
+                x[[index in skipped for index in indices]] = -1  # black
+                yield x
+
+    sources = Sources(
+        fingerprint,
+        [int(index) for index in selected],
+        [dataset.records[index].source for index in selected],
+        [dataset.records[index] for index in selected],
+    )
+    return Work(
+        command="translate",
+        task="translate",
+        count=len(selected),
+        batches=lambda generator, shards, skipped: generator.translate_all(
+            inputs(shards, generator.batch, skipped)
+        ),
+        origin=Origin(
+            None,
+            model.sha256,
+            sources,
+            recipe=model.metadata.recipe,
+            contrast=model.metadata.target_contrast or "unknown",
+        ),
+        pins={"task": "translate", "dataset": fingerprint, "split": split, "label": label},
+        shards=shards,
+        warnings=tuple(filter(None, [contrast_mismatch(model, dataset)])),
+    )
 
 
 def translate(
@@ -37,52 +100,8 @@ def translate(
     the slices are not of the model's size, and InputRejected where the dataset's bytes are not
     those of its fingerprint.
     """
-    output.check()
-    selected = dataset.select(split, label)  # int64 [N]
-    check_inputs(generator.model, dataset)
-    if not len(selected):
-        of_label = f" labelled {label!r}" if label is not None else ""
-        raise UsageError(f"{dataset.path}: no slices{of_label} in split {split}; take another")
-    if output.out.resolve() == dataset.path.resolve():
-        raise UsageError(f"{output.out}: is the prepared dataset itself; take another --out")
-    dataset.check_fingerprint()
-    shards = None
-    if output.format == "nifti":
-        chosen = [dataset.records[index] for index in selected]
-        indices, shards = series_shards(chosen, str(dataset.path))
-        selected = np.array(indices, np.int64)
-    slices = open_array(dataset.path, "slices.npy", dataset.info)  # uint16 [all, H, W], on disk
-    fingerprint = dataset.info.fingerprint
-
-    def inputs(shards: Sequence[Shard]) -> Iterator[Float32]:
-        for shard in shards:
-            end = shard.first + shard.count
-            for start in range(shard.first, end, generator.batch):
-                part = selected[start : min(start + generator.batch, end)]
-                yield to_float(slices[part])  # [<= batch, H, W]
-
-    sources = Sources(
-        fingerprint,
-        [int(index) for index in selected],
-        [dataset.records[index].source for index in selected],
-        [dataset.records[index] for index in selected],
-    )
-    work = Work(
-        command="translate",
-        task="translate",
-        count=len(selected),
-        batches=lambda shards: generator.translate_all(inputs(shards)),
-        origin=Origin(
-            None,
-            generator.model.sha256,
-            sources,
-            recipe=generator.metadata.recipe,
-            contrast=generator.metadata.target_contrast or "unknown",
-        ),
-        pins={"task": "translate", "dataset": fingerprint, "split": split, "label": label},
-        shards=shards,
-    )
-    return run(generator, work, output)
+    work = translation(generator.model, dataset, output, split=split, label=label)
+    return run(Job(work, output, generator))
 
 
 def check_inputs(model: ModelFile | EngineFile, dataset: PreparedDataset) -> None:

@@ -18,10 +18,11 @@ import tiny_model as tiny
 
 from fastmrigan.errors import DiskFull, UsageError
 from fastmrigan.imaging.quantise import to_uint8
-from fastmrigan.runtime import job, load
-from fastmrigan.runtime.job import JobOptions, synthesise
+from fastmrigan.jobs import job
+from fastmrigan.jobs.sampling import JobOptions, synthesise
+from fastmrigan.jobs.shards import read_slices
+from fastmrigan.runtime import load
 from fastmrigan.runtime.latents import normal_latents
-from fastmrigan.runtime.shards import read_slices
 
 FAULT = Path(__file__).parents[1] / "support" / "fault.py"
 
@@ -129,10 +130,10 @@ def test_a_full_disk_keeps_what_is_done_and_resumes(write_model, tmp_path, monke
     synthesise(generator, whole)
     real = job.commit
 
-    def full_at_three(folder, fmt, shard, slices, origin):
-        if shard.number == 3:
+    def full_at_three(folder, fmt, content, origin):
+        if content.shard.number == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(folder, fmt, shard, slices, origin)
+        real(folder, fmt, content, origin)
 
     monkeypatch.setattr(job, "commit", full_at_three)
     with pytest.raises(DiskFull, match=r"no space left; 48 of 100 slices are safe"):

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from fastmrigan.errors import InputRejected, UsageError
-from fastmrigan.runtime.formats import tar_parts
-from fastmrigan.runtime.shards import FORMATS, Origin, Plan, Shard, commit, read_slices
+from fastmrigan.jobs.formats import tar_parts
+from fastmrigan.jobs.shards import FORMATS, Content, Origin, Plan, Shard, commit, read_slices
 
 ORIGIN = Origin(seed=7, model_sha256="ab" * 32)
 OF_SLICES = [fmt for fmt in FORMATS if fmt != "nifti"]  # that is of series: test_shards_dicom.py
@@ -41,7 +41,7 @@ def test_what_is_written_reads_back(tmp_path, fmt, dtype):
     slices = some_slices(7, dtype)
     for shard in Plan(7, 3):
         part = slices[shard.first : shard.first + shard.count]
-        commit(tmp_path, FORMATS[fmt], shard, part, ORIGIN)
+        commit(tmp_path, FORMATS[fmt], Content.whole(shard, part), ORIGIN)
     read = list(read_slices(tmp_path))
     assert [index for index, _ in read] == list(range(7))
     np.testing.assert_array_equal(np.stack([x for _, x in read]), slices)
@@ -68,7 +68,7 @@ def test_a_tar_is_the_one_that_tarfile_writes(size):
 
 def test_a_tar_is_a_webdataset_shard(tmp_path):
     slices = some_slices(2)
-    commit(tmp_path, FORMATS["shard"], Shard(3, 6, 2), slices, ORIGIN)
+    commit(tmp_path, FORMATS["shard"], Content.whole(Shard(3, 6, 2), slices), ORIGIN)
     with tarfile.open(tmp_path / "shard-000003.tar") as tar:
         members = tar.getmembers()
         assert [m.name for m in members] == [
@@ -92,7 +92,7 @@ def test_a_tar_is_a_webdataset_shard(tmp_path):
 
 
 def test_a_png_is_grey_and_labelled(tmp_path):
-    commit(tmp_path, FORMATS["png"], Shard(0, 0, 1), some_slices(1), ORIGIN)
+    commit(tmp_path, FORMATS["png"], Content.whole(Shard(0, 0, 1), some_slices(1)), ORIGIN)
     with Image.open(tmp_path / "shard-000000" / "000000000.png") as image:
         assert image.mode == "L"
         assert json.loads(image.text["fastmrigan"])["synthetic"] is True
@@ -107,7 +107,7 @@ def test_the_bytes_do_not_depend_on_the_time(tmp_path, fmt, dtype, monkeypatch):
         monkeypatch.setattr(time, "time", lambda clock=clock: clock)
         folder = tmp_path / name
         folder.mkdir()
-        commit(folder, FORMATS[fmt], Shard(0, 0, 2), some_slices(2, dtype), ORIGIN)
+        commit(folder, FORMATS[fmt], Content.whole(Shard(0, 0, 2), some_slices(2, dtype)), ORIGIN)
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         written.append([p.read_bytes() for p in files])
     assert written[0] == written[1]
@@ -119,7 +119,7 @@ def test_the_bytes_do_not_depend_on_the_time(tmp_path, fmt, dtype, monkeypatch):
 )
 def test_a_damaged_shard_is_named(tmp_path, fmt, name):
     slices = some_slices(2, FORMATS[fmt].dtypes[-1])
-    commit(tmp_path, FORMATS[fmt], Shard(0, 0, 2), slices, ORIGIN)
+    commit(tmp_path, FORMATS[fmt], Content.whole(Shard(0, 0, 2), slices), ORIGIN)
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:700])
     with pytest.raises(InputRejected, match=f"{name}: not a whole shard"):
@@ -129,7 +129,7 @@ def test_a_damaged_shard_is_named(tmp_path, fmt, name):
 @pytest.mark.parametrize(("fmt", "kind"), [("png", "png"), ("dicom-files", "dcm")])
 def test_the_order_is_that_of_the_numbers_in_the_names(tmp_path, fmt, kind):
     slices = some_slices(12, FORMATS[fmt].dtypes[-1])
-    commit(tmp_path, FORMATS[fmt], Shard(0, 0, 12), slices, ORIGIN)
+    commit(tmp_path, FORMATS[fmt], Content.whole(Shard(0, 0, 12), slices), ORIGIN)
     for path in (tmp_path / "shard-000000").iterdir():
         path.rename(path.with_name(f"{int(path.stem)}.{kind}"))
     read = list(read_slices(tmp_path))
@@ -139,7 +139,7 @@ def test_the_order_is_that_of_the_numbers_in_the_names(tmp_path, fmt, kind):
 
 def test_an_unfinished_job_is_named(tmp_path):
     for shard in list(Plan(10, 4))[:2]:
-        commit(tmp_path, FORMATS["shard"], shard, some_slices(4), ORIGIN)
+        commit(tmp_path, FORMATS["shard"], Content.whole(shard, some_slices(4)), ORIGIN)
     (tmp_path / "run.json").write_text('{"count": 10}')
     with pytest.raises(UsageError, match="holds 8 of 10 slices; finish the job"):
         list(read_slices(tmp_path))
@@ -150,7 +150,7 @@ def test_an_unfinished_job_is_named(tmp_path):
 
 @pytest.mark.parametrize("text", ["[1]", "xx", '{"count": "many"}'])
 def test_a_damaged_run_json_is_named(tmp_path, text):
-    commit(tmp_path, FORMATS["shard"], Shard(0, 0, 2), some_slices(2), ORIGIN)
+    commit(tmp_path, FORMATS["shard"], Content.whole(Shard(0, 0, 2), some_slices(2)), ORIGIN)
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(InputRejected, match=r"run\.json: not a job's"):
         list(read_slices(tmp_path))

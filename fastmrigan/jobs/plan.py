@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,36 @@ class Plan:
         for number in range(len(self)):
             first = number * self.shard_size
             yield Shard(number, first, min(self.shard_size, self.count - first))
+
+
+@dataclass(frozen=True)
+class Content:
+    """What came of a shard: those of its slices that were made, in their order."""
+
+    shard: Shard
+    slices: Slices  # [n, H, W]
+    indices: Sequence[int]  # [n], rising: the shard's, but for those left out
+    left_out: Mapping[int, str] = field(default_factory=dict)  # index: why
+    flagged: Mapping[int, str] = field(default_factory=dict)  # index of a slice that is there: why
+
+    @classmethod
+    def whole(cls, shard: Shard, slices: Slices) -> Content:
+        """Every slice of a shard, [shard.count, H, W]."""
+        return cls(shard, slices, range(shard.first, shard.first + shard.count))
+
+    def without(self, left_out: Mapping[int, str]) -> Content:
+        """The rest, where these are left out too; others than the shard's own are passed over."""
+        kept = [place for place, index in enumerate(self.indices) if index not in left_out]
+        gone = {index: left_out[index] for index in self.indices if index in left_out}
+        if not gone:
+            return self
+        return Content(
+            self.shard,
+            self.slices[kept],
+            [self.indices[place] for place in kept],
+            {**self.left_out, **gone},
+            {index: why for index, why in self.flagged.items() if index not in gone},
+        )
 
 
 @dataclass(frozen=True)
@@ -83,17 +113,16 @@ class Origin:
             }
         return {name: value for name, value in labels.items() if value is not None}
 
-    def arrays(self, shard: Shard) -> dict[str, Any]:
-        """`record` for a whole shard: scalars, and [shard.count] where slices differ."""
-        part = slice(shard.first, shard.first + shard.count)
-        labels: dict[str, Any] = {"index": np.arange(part.start, part.stop)}
+    def arrays(self, indices: Sequence[int]) -> dict[str, Any]:
+        """`record` for the slices of a shard, [n]: scalars, and [n] where slices differ."""
+        labels: dict[str, Any] = {"index": np.array(indices, np.int64)}
         if self.seed is not None:
             labels["seed"] = np.uint64(self.seed)
         labels |= {"model_sha256": np.str_(self.model_sha256), "notice": np.str_(NOTICE)}
         if self.sources is not None:
             labels |= {
                 "dataset": np.str_(self.sources.dataset),
-                "source": np.array(self.sources.source[part]),
-                "source_index": np.array(self.sources.index[part], np.int64),
+                "source": np.array([self.sources.source[i] for i in indices]),
+                "source_index": np.array([self.sources.index[i] for i in indices], np.int64),
             }
         return labels

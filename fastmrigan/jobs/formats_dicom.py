@@ -13,7 +13,7 @@ patient.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -24,7 +24,9 @@ from fastmrigan.imaging.emit.places import STEP_MM, invented, position_of
 from fastmrigan.imaging.geometry import unfit_square
 from fastmrigan.imaging.position import SlicePosition
 from fastmrigan.imaging.quantise import to_float, to_uint16
-from fastmrigan.runtime.plan import Origin, Shard, Slices
+from fastmrigan.jobs.plan import Content, Origin, Shard
+
+Numbered = Iterable[tuple[int, UInt16]]  # (index, stored values [H, W]) of slices
 
 SAMPLED = (
     "Every slice was sampled by itself: slices of a series show no common anatomy. Position, "
@@ -38,27 +40,29 @@ INHERITED = "Position, orientation and spacing are those of the source slice."
 INVENTED = "The source has no position, orientation or spacing: those given here are invented."
 
 
-def dicom_files(shard: Shard, slices: Slices, origin: Origin) -> Iterator[tuple[int, bytes]]:
-    """(index, DICOM file) of each slice of a shard. slices: uint16 [shard.count, H, W].
+def dicom_files(content: Content, origin: Origin) -> Iterator[tuple[int, bytes]]:
+    """(index, DICOM file) of each slice of a shard, whose slices are uint16.
 
     Of translated slices, `origin.sources.records` must be there. Raises MissingDependency.
     """
-    stored = slices.astype(np.uint16, copy=False)
+    numbered = zip(content.indices, content.slices.astype(np.uint16, copy=False), strict=True)
     if origin.sources is None:
-        return _sampled_files(shard, stored, origin)
-    return _translated_files(shard, stored, origin, origin.sources.records)
+        return _sampled_files(content.shard, numbered, content.slices.shape[1:], origin)
+    return _translated_files(content.shard, numbered, origin, origin.sources.records)
 
 
-def _sampled_files(shard: Shard, slices: UInt16, origin: Origin) -> Iterator[tuple[int, bytes]]:
-    size = slices.shape[1], slices.shape[2]
+def _sampled_files(
+    shard: Shard, numbered: Numbered, size: tuple[int, ...], origin: Origin
+) -> Iterator[tuple[int, bytes]]:
+    height, width = size
     writer = SeriesWriter(
         SeriesHeader(
             run=origin.run,
             series=f"shard {shard.number}",
             patient="",
             number=shard.number + 1,
-            size=size,
-            geometry=_common(invented(size, 0)),
+            size=(height, width),
+            geometry=_common(invented((height, width), 0)),
             model=origin.recipe,
             model_sha256=origin.model_sha256,
             contrast=origin.contrast,
@@ -67,19 +71,19 @@ def _sampled_files(shard: Shard, slices: UInt16, origin: Origin) -> Iterator[tup
             patient_position="HFS",
         )
     )
-    for offset, stored in enumerate(slices):
-        index = shard.first + offset
-        place, note = invented(size, offset), comment(origin, index)
+    for index, stored in numbered:
+        offset = index - shard.first
+        place, note = invented((height, width), offset), comment(origin, index)
         slice = SliceHeader(index, offset + 1, place.origin, comment=note)
         yield index, writer.encode(slice, stored)
 
 
 def _translated_files(
-    shard: Shard, slices: UInt16, origin: Origin, records: Sequence[SliceRecord]
+    shard: Shard, numbered: Numbered, origin: Origin, records: Sequence[SliceRecord]
 ) -> Iterator[tuple[int, bytes]]:
     writers: dict[SeriesHeader, SeriesWriter] = {}
-    for offset, stored in enumerate(slices):
-        index = shard.first + offset
+    for index, stored in numbered:
+        offset = index - shard.first
         record = records[index]
         place = position_of(record)
         if place is None:

@@ -16,9 +16,9 @@ import numpy as np
 
 from fastmrigan.errors import MissingDependency
 from fastmrigan.files import sync_folder, write_synced
-from fastmrigan.runtime.formats_dicom import dicom_files
-from fastmrigan.runtime.formats_nifti import series_volume
-from fastmrigan.runtime.plan import Origin, Shard, Slices
+from fastmrigan.jobs.formats_dicom import dicom_files
+from fastmrigan.jobs.formats_nifti import series_volume
+from fastmrigan.jobs.plan import Content, Origin, Shard, Slices
 
 
 def tar_parts(
@@ -79,44 +79,44 @@ def _write_parts(path: Path, parts: Iterable[bytes]) -> None:
         os.fsync(file.fileno())
 
 
-def write_tar(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
+def write_tar(path: Path, content: Content, origin: Origin) -> None:
     """A tar of <index>.npy, each [H, W] in C order, and <index>.json."""
-    header = _npy_header(slices)
+    header = _npy_header(content.slices)
     arrays = (
-        (shard.first + offset, header + slices[offset].tobytes()) for offset in range(shard.count)
+        (index, header + x.tobytes())
+        for index, x in zip(content.indices, content.slices, strict=True)
     )
     _write_parts(path, tar_parts(arrays, ".npy", origin))
 
 
-def write_npz(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
+def write_npz(path: Path, content: Content, origin: Origin) -> None:
     """One .npz: slices [n, H, W], index int64 [n], and what else `Origin` says."""
     buffer = io.BytesIO()
-    np.savez(buffer, slices=slices, **origin.arrays(shard))
+    np.savez(buffer, slices=content.slices, **origin.arrays(content.indices))
     write_synced(path, buffer.getvalue())
 
 
-def write_png(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
+def write_png(path: Path, content: Content, origin: Origin) -> None:
     """A folder of <index>.png, greyscale of the slices' own depth, labelled in a text chunk."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     path.mkdir()
-    for offset in range(shard.count):
-        index = shard.first + offset
+    for index, x in zip(content.indices, content.slices, strict=True):
         label = PngInfo()
         label.add_text("fastmrigan", json.dumps(origin.record(index), sort_keys=True))
         buffer = io.BytesIO()
-        Image.fromarray(slices[offset]).save(buffer, "png", pnginfo=label)
+        Image.fromarray(x).save(buffer, "png", pnginfo=label)
         write_synced(path / f"{index:09}.png", buffer.getvalue())
     sync_folder(path)
 
 
-def write_dicom(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
+def write_dicom(path: Path, content: Content, origin: Origin) -> None:
     """The same of <index>.dcm; uint16 slices alone."""
-    _write_parts(path, tar_parts(dicom_files(shard, slices, origin), ".dcm", origin))
+    _write_parts(path, tar_parts(dicom_files(content, origin), ".dcm", origin))
 
 
-def write_dicom_files(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
+def write_dicom_files(path: Path, content: Content, origin: Origin) -> None:
     """A folder of <index>.dcm, each on the disk once this returns.
 
     All are written before the first is waited for: the disk then takes them in few large strokes
@@ -124,17 +124,17 @@ def write_dicom_files(path: Path, shard: Shard, slices: Slices, origin: Origin) 
     """
     path.mkdir()
     written = []
-    for index, content in dicom_files(shard, slices, origin):
+    for index, file in dicom_files(content, origin):
         written.append(path / f"{index:09}.dcm")
-        written[-1].write_bytes(content)
-    for file in written:
-        with file.open("rb") as opened:
+        written[-1].write_bytes(file)
+    for each in written:
+        with each.open("rb") as opened:
             os.fsync(opened.fileno())
     sync_folder(path)
 
 
-def write_nifti(path: Path, shard: Shard, slices: Slices, origin: Origin) -> None:
-    write_synced(path, series_volume(shard, slices, origin))
+def write_nifti(path: Path, content: Content, origin: Origin) -> None:
+    write_synced(path, series_volume(content, origin))
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Format:
     """An output format: what its shards are called, and who writes one to a temporary path."""
 
     suffix: str
-    write: Callable[[Path, Shard, Slices, Origin], None]
+    write: Callable[[Path, Content, Origin], None]
     stem: str = "shard"
     dtypes: tuple[str, ...] = ("uint8", "uint16")  # of the pixels; the first is the default
     package: str | None = None  # what must be installed (extra: dicom)

@@ -24,11 +24,12 @@ from fastmrigan.imaging.dataset import PreparedDataset, RecordedPosition
 from fastmrigan.imaging.geometry import unfit_square
 from fastmrigan.imaging.options import PrepareOptions
 from fastmrigan.imaging.prepare import prepare
+from fastmrigan.jobs.output import Output
+from fastmrigan.jobs.sampling import JobOptions, synthesise
+from fastmrigan.jobs.shards import read_slices
+from fastmrigan.jobs.translation import translate
 from fastmrigan.metrics.translated import read_origins
 from fastmrigan.runtime import load
-from fastmrigan.runtime.job import JobOptions, Output, synthesise
-from fastmrigan.runtime.shards import read_slices
-from fastmrigan.runtime.translation import translate
 
 pydicom = pytest.importorskip("pydicom")
 nibabel = pytest.importorskip("nibabel")

@@ -1,0 +1,127 @@
+"""A job with its engine: how its shards are made, and all that their bytes depend on.
+
+What a job makes is `Work`: of `sampling` what is sampled, of `translation` what is translated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+
+from fastmrigan import __version__, _core
+from fastmrigan.jobs.formats import FORMATS
+from fastmrigan.jobs.output import QUANTISERS, Output
+from fastmrigan.jobs.plan import Content, Origin, Plan, Shard, Slices
+from fastmrigan.jobs.shards import commit
+from fastmrigan.runtime.backends.base import Batches
+from fastmrigan.runtime.generator import Generator
+
+LAYOUT = 1  # of the bytes in a shard; a change that alters them raises it
+
+
+@dataclass(frozen=True)
+class Work:
+    """What tells one kind of job from another: its inputs, and what is said of its slices."""
+
+    command: str  # of fastmrigan
+    task: str  # of the model file
+    count: int  # slices
+    # The slices of shards in their order, [<= batch, H, W] at a time; none from two shards. Shards
+    # are taken as they are needed; of inputs that are skipped (by index) nothing is read, and what
+    # is made in their places has no meaning.
+    batches: Callable[[Generator, Iterable[Shard], Container[int]], Batches]
+    origin: Origin
+    pins: dict[str, Any]  # what the bytes depend on beside the engine, the plan and the output
+    shards: Sequence[Shard] | None = None  # where not the plan's, of `Output.shard_size` each
+    warnings: tuple[str, ...] = ()  # lines for who began the job
+
+    def plan(self, output: Output) -> Sequence[Shard]:
+        """Every shard of the job."""
+        return self.shards or list(Plan(self.count, output.shard_size))
+
+
+class Job:
+    """Work, where it goes, and the engine that does it.
+
+    skipped: inputs that are left out (index: why), e.g. because they ended a process twice.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        output: Output,
+        generator: Generator,
+        skipped: Mapping[int, str] | None = None,
+    ) -> None:
+        self.output, self.generator = output, generator
+        self.skipped = dict(skipped or {})
+        self.pinned = _pinned(generator, work, output)
+        self.work = replace(work, origin=replace(work.origin, run=_name_of(self.pinned)))
+        self.plan = work.plan(output)
+
+    def make(
+        self, shards: Iterable[Shard], stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[Content]:
+        """The content of each shard, in their order; ends early once `stopped`.
+
+        Shards are taken ahead of what is made of them: all are one flow, so that the engine never
+        waits for the end of one.
+        """
+        quantise = QUANTISERS[self.output.depth]
+        begun: deque[Shard] = deque()
+
+        def taken() -> Iterator[Shard]:
+            for shard in shards:
+                begun.append(shard)
+                yield shard
+
+        parts: list[Slices] = []
+        with closing(self.work.batches(self.generator, taken(), self.skipped)) as made:
+            for part in made:
+                parts.append(quantise(part))  # while it is in cache
+                if stopped():
+                    return
+                if sum(map(len, parts)) == begun[0].count:
+                    slices = cast(Slices, np.concatenate(parts))
+                    yield Content.whole(begun.popleft(), slices).without(self.skipped)
+                    parts = []
+
+    def commit(self, content: Content) -> None:
+        """Puts a shard on the disk for good."""
+        output = self.output
+        commit(output.out, FORMATS[output.format], content, self.work.origin)
+
+    def make_shard(self, number: int) -> None:
+        """Makes one shard of the plan, by its place there, and puts it on the disk."""
+        for content in self.make([self.plan[number]]):
+            self.commit(content)
+
+
+def _pinned(generator: Generator, work: Work, output: Output) -> dict[str, Any]:
+    """Everything the bytes of the shards depend on."""
+    names_us = FORMATS[output.format].package is not None  # DICOM and NIfTI say what wrote them
+    return {
+        "layout": LAYOUT,
+        "model_sha256": generator.model.sha256,
+        **work.pins,
+        "count": work.count,
+        "shard_size": output.shard_size,
+        "format": output.format,
+        "dtype": output.depth,
+        "batch": list(generator.buckets) if len(generator.buckets) > 1 else generator.batch,
+        **generator.backend.describe(),
+        "instruction_set": _core.isa(),
+        **({"fastmrigan": __version__} if names_us else {}),
+    }
+
+
+def _name_of(pinned: dict[str, Any]) -> str:
+    """A name for the run: the same wherever the same slices are made."""
+    return hashlib.sha256(json.dumps(pinned, sort_keys=True).encode()).hexdigest()
