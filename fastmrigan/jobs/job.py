@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.output import QUANTISERS, Output
 from fastmrigan.jobs.plan import Content, Origin, Plan, Shard, Slices
 from fastmrigan.jobs.shards import commit
+from fastmrigan.jobs.watch import ShardDone
 from fastmrigan.runtime.backends.base import Batches
 from fastmrigan.runtime.generator import Generator
 
@@ -65,6 +67,7 @@ class Job:
         self.pinned = _pinned(generator, work, output)
         self.work = replace(work, origin=replace(work.origin, run=_name_of(self.pinned)))
         self.plan = work.plan(output)
+        self.busy = dict.fromkeys(("engine", "quantise", "write"), 0.0)  # seconds, by stage
 
     def make(
         self, shards: Iterable[Shard], stopped: Callable[[], bool] = lambda: False
@@ -84,8 +87,13 @@ class Job:
 
         parts: list[Slices] = []
         with closing(self.work.batches(self.generator, taken(), self.skipped)) as made:
-            for part in made:
-                parts.append(quantise(part))  # while it is in cache
+            while True:
+                with self._stage("engine"):
+                    part = next(made, None)
+                if part is None:
+                    return
+                with self._stage("quantise"):
+                    parts.append(quantise(part))  # while it is in cache
                 if stopped():
                     return
                 if sum(map(len, parts)) == begun[0].count:
@@ -93,15 +101,25 @@ class Job:
                     yield Content.whole(begun.popleft(), slices).without(self.skipped)
                     parts = []
 
-    def commit(self, content: Content) -> None:
-        """Puts a shard on the disk for good."""
+    def commit(self, content: Content) -> ShardDone:
+        """Puts a shard on the disk for good; may run in another thread than `make`."""
         output = self.output
-        commit(output.out, FORMATS[output.format], content, self.work.origin)
+        with self._stage("write"):
+            commit(output.out, FORMATS[output.format], content, self.work.origin)
+        return ShardDone.of(content, self.busy)
 
     def make_shard(self, number: int) -> None:
         """Makes one shard of the plan, by its place there, and puts it on the disk."""
         for content in self.make([self.plan[number]]):
             self.commit(content)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.busy[name] += time.perf_counter() - began
 
 
 def _pinned(generator: Generator, work: Work, output: Output) -> dict[str, Any]:

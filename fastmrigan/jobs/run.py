@@ -25,7 +25,7 @@ from fastmrigan.jobs.job import Job
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Shard
 from fastmrigan.jobs.shards import remove
-from fastmrigan.progress import Progress
+from fastmrigan.jobs.watch import ShardDone, Watch
 
 SHARDS_WAITING = 2  # finished by the engine, not yet on the disk
 
@@ -51,35 +51,33 @@ def run(job: Job) -> JobResult:
         done = job.work.count - sum(shard.count for shard in todo)
         with (
             StopSignal() as signal,
-            Progress(job.work.command, job.work.count, "slices", start=done) as progress,
+            Watch(job.work.command, job.work.count, done) as watch,
         ):
-            _make(job, todo, progress, signal)
-        return JobResult(progress.done, progress.done - progress.start, progress.seconds)
+            _make(job, todo, watch, signal)
+        return JobResult(watch.done, watch.made, watch.seconds)
 
 
-def _make(job: Job, todo: Sequence[Shard], progress: Progress, signal: StopSignal) -> None:
-    waiting: deque[tuple[Shard, Future[None]]] = deque()
+def _make(job: Job, todo: Sequence[Shard], watch: Watch, signal: StopSignal) -> None:
+    waiting: deque[Future[ShardDone]] = deque()
 
     def settle(leave: int) -> None:
         while len(waiting) > leave:
-            shard, written = waiting[0]
-            written.result()
+            watch.shard_done(waiting[0].result())
             waiting.popleft()
-            progress.advance(shard.count)
 
     with ThreadPoolExecutor(1, "shard-writer") as writer:
         try:
             for content in job.make(todo, lambda: signal.stopped):
-                waiting.append((content.shard, writer.submit(job.commit, content)))
+                waiting.append(writer.submit(job.commit, content))
                 settle(SHARDS_WAITING)
             settle(0)
         except OSError as error:
-            for _, written in waiting:
+            for written in waiting:
                 written.cancel()
-            raise disk_error(error, job.output, job.work.count, progress.done) from error
+            raise disk_error(error, job.output, job.work.count, watch.done) from error
     if signal.stopped:
         raise Interrupted(
-            f"{job.output.out}: stopped with {progress.done:,} of {job.work.count:,} slices made; "
+            f"{job.output.out}: stopped with {watch.done:,} of {job.work.count:,} slices made; "
             "the same command goes on from there"
         )
 
