@@ -33,6 +33,7 @@ COMMANDS = (
     "info",
     "synth",
     "translate",
+    "verify",
     "send",
     "bench",
     "evaluate",

@@ -1,8 +1,8 @@
 """The receipt of a shard: what was put on the disk, and what was not.
 
-A job's folder holds receipts/<name of the shard>.json: the sha256 of each of the shard's files, and
-the slices that were left out or flagged, each with the reason. It depends on the shard alone, so
-that a shard which is made again has the same one.
+A job's folder holds receipts/<name of the shard>.json: the sha256 of each of the shard's files, the
+slices that were left out or flagged, each with the reason, and last a sha256 of the receipt itself.
+It depends on the shard alone, so that a shard which is made again has the same one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from fastmrigan.files import write_whole
 from fastmrigan.jobs.plan import Content
 
 FOLDER = "receipts"
+SEAL = "receipt_sha256"  # over the receipt as it would be written without it
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,12 @@ def write(folder: Path, name: str, made: Path, content: Content) -> None:
     }
     path = path_of(folder, name)
     path.parent.mkdir(exist_ok=True)
-    write_whole(path, (json.dumps(receipt, indent=1) + "\n").encode())
+    write_whole(path, _rendered(receipt))
+
+
+def _rendered(receipt: dict[str, Any]) -> bytes:
+    seal = hashlib.sha256(json.dumps(receipt, indent=1).encode()).hexdigest()
+    return (json.dumps({**receipt, SEAL: seal}, indent=1) + "\n").encode()
 
 
 def digests(made: Path, name: str) -> dict[str, str]:
@@ -62,7 +68,11 @@ def digests(made: Path, name: str) -> dict[str, str]:
 def read(path: Path) -> Receipt:
     """Raises InputRejected where it is no receipt, FileNotFoundError where there is none."""
     try:
-        document: dict[str, Any] = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        document: dict[str, Any] = json.loads(content)
+        document.pop(SEAL, None)
+        if _rendered(document) != content:  # to the byte: no flip is without effect
+            raise ValueError(f"its {SEAL} does not hold")
         return Receipt(
             shard=int(document["shard"]),
             first=int(document["first"]),
@@ -73,7 +83,7 @@ def read(path: Path) -> Receipt:
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputRejected(
-            f"{path}: not a shard's receipt ({error!r}); remove it and its shard, and run the job "
+            f"{path}: not a shard's receipt ({error}); remove it and its shard, and run the job "
             "again"
         ) from error
 
