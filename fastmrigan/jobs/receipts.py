@@ -38,13 +38,13 @@ def path_of(folder: Path, name: str) -> Path:
     return folder / FOLDER / f"{name}.json"
 
 
-def write(folder: Path, name: str, made: Path, content: Content) -> None:
-    """Puts the receipt of the shard `name` on the disk; its files lie at `made` until then."""
+def write(folder: Path, name: str, digests: dict[str, str], content: Content) -> None:
+    """Puts the receipt of the shard `name` on the disk. digests: what its format's writer said."""
     receipt = {
         "shard": content.shard.number,
         "first": content.shard.first,
         "count": content.shard.count,
-        "files": digests(made, name),
+        "files": {name + inner: digest for inner, digest in digests.items()},
         "left_out": {str(index): why for index, why in sorted(content.left_out.items())},
         "flagged": {str(index): why for index, why in sorted(content.flagged.items())},
     }
@@ -58,11 +58,11 @@ def _rendered(receipt: dict[str, Any]) -> bytes:
     return (json.dumps({**receipt, SEAL: seal}, indent=1) + "\n").encode()
 
 
-def digests(made: Path, name: str) -> dict[str, str]:
-    """sha256 of a shard's files, which lie at `made`, under the names they have in `name`."""
-    if made.is_dir():
-        return {f"{name}/{each.name}": _sha256(each) for each in sorted(made.iterdir())}
-    return {name: _sha256(made)}
+def digests_of(shard: Path) -> dict[str, str]:
+    """sha256 of the files that a shard on the disk consists of, as `Receipt.files` has them."""
+    if shard.is_dir():
+        return {f"{shard.name}/{each.name}": _sha256(each) for each in sorted(shard.iterdir())}
+    return {shard.name: _sha256(shard)}
 
 
 def read(path: Path) -> Receipt:

@@ -55,8 +55,8 @@ def commit(folder: Path, fmt: Format, content: Content, origin: Origin) -> None:
     aside = final.with_name(final.name + TMP)  # one writer a shard: the next one clears it up
     remove(aside)
     try:
-        fmt.write(aside, content, origin)
-        receipts.write(folder, final.name, aside, content)
+        digests = fmt.write(aside, content, origin)
+        receipts.write(folder, final.name, digests, content)
     except OSError:
         remove(aside)  # a full disk needs its space back
         raise

@@ -89,7 +89,7 @@ def _held(folder: Path, shard: Path) -> tuple[receipts.Receipt | None, str | Non
     except InputRejected:
         return None, "has a damaged receipt"
     try:
-        there = receipts.digests(shard, shard.name)
+        there = receipts.digests_of(shard)
     except OSError as error:
         return receipt, f"cannot be read: {error.strerror}"
     for name in receipt.files.keys() | there.keys():
