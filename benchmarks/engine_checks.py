@@ -32,7 +32,7 @@ from fastmrigan.errors import ModelRefused
 from fastmrigan.runtime.engine_file import check_version, read_engine_file, rendered, sidecar_path
 from fastmrigan.runtime.machine import machine
 from fastmrigan.runtime.model_file import ModelMetadata
-from fastmrigan.runtime.word_sum import PIECE, word_sum
+from fastmrigan.runtime.sum64 import PIECE, sum64
 
 BAR_MS = 10.0
 UNDER_IT = ("version", "sidecar's byte", "engine's byte")
@@ -67,7 +67,7 @@ FACTS = {
 def written(path: Path, engine: bytes) -> Path:
     """An engine file with the sidecar that says so."""
     facts = FACTS | {
-        "engine_sum64": word_sum(BytesIO(engine), len(engine)),
+        "engine_sum64": sum64(BytesIO(engine), len(engine)),
         "engine_sha256": hashlib.sha256(engine).hexdigest(),
         "size": len(engine),
     }

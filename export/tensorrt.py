@@ -23,7 +23,7 @@ from fastmrigan.export.plugin import graph_for
 from fastmrigan.files import beside, write_whole
 from fastmrigan.runtime.engine_file import KIND, SCHEMA_VERSION, SUFFIX, rendered, sidecar_path
 from fastmrigan.runtime.model_file import OUTPUT_NAME, ModelFile, read_model_file
-from fastmrigan.runtime.word_sum import word_sum
+from fastmrigan.runtime.sum64 import sum64
 
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 BUCKETS = (1, 4, 8, 16, 32)  # slices a call; a smaller batch is filled up to the next
@@ -149,7 +149,7 @@ def sidecar(
         "buckets": list(options.buckets),  # the place of one is its profile's number
         "input": facts.input_name,
         "output": OUTPUT_NAME,
-        "engine_sum64": word_sum(BytesIO(engine), len(engine)),
+        "engine_sum64": sum64(BytesIO(engine), len(engine)),
         "engine_sha256": hashlib.sha256(engine).hexdigest(),
         "size": len(engine),
         "model_sha256": model.sha256,

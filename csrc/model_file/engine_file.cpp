@@ -99,7 +99,7 @@ void check_size(const std::string& path, size_t size, size_t expected) {
 }
 
 // In 16 hexadecimal digits: words are little-endian, and the last is filled up with zeros.
-std::string word_sum(const PrivateFile& file, size_t size) {
+std::string sum64(const PrivateFile& file, size_t size) {
   std::vector<uint8_t> piece(PIECE);
   uint64_t sum = 0;
   for (size_t first = 0; first < size; first += PIECE) {
@@ -176,7 +176,7 @@ EngineFileFacts read_engine_facts(const std::string& path) {
 std::vector<uint8_t> read_engine(const std::string& path, const EngineFileFacts& facts) {
   const PrivateFile file(path, "the engine file");
   check_size(path, file.size(), facts.size);
-  check_sum(path, "sum64", word_sum(file, facts.size), facts.sum64);
+  check_sum(path, "sum64", sum64(file, facts.size), facts.sum64);
   std::vector<uint8_t> engine(facts.size);
   engine.resize(file.read(0, engine.data(), engine.size()));
   Sha256 sha256;

@@ -22,7 +22,7 @@ from fastmrigan.errors import ModelRefused, UsageError
 from fastmrigan.runtime.cuda_driver import CudaDevice
 from fastmrigan.runtime.model_file import ModelFile, ModelMetadata, read_model_file
 from fastmrigan.runtime.private_file import check_private, opened_private
-from fastmrigan.runtime.word_sum import word_sum
+from fastmrigan.runtime.sum64 import sum64
 
 KIND, SCHEMA_VERSION = "fastmrigan-engine", 1
 SUFFIX = ".engine"
@@ -60,7 +60,7 @@ class Sidecar(BaseModel):
     buckets: tuple[int, ...] = Field(min_length=1, strict=False)
     input: str  # tensor names
     output: str
-    engine_sum64: str  # word_sum.py
+    engine_sum64: str  # sum64.py
     engine_sha256: str
     size: int  # bytes of the engine
     model_sha256: str  # of the model file it was built from
@@ -124,7 +124,7 @@ class EngineFile:
         facts = self.sidecar
         with opened_private(self.path) as file:
             check_size(self.path, os.fstat(file.fileno()).st_size, facts.size)
-            self._check("sum64", word_sum(file, facts.size), facts.engine_sum64)
+            self._check("sum64", sum64(file, facts.size), facts.engine_sum64)
             file.seek(0)
             engine = file.read(facts.size)
         self._check("sha256", hashlib.sha256(engine).hexdigest(), facts.engine_sha256)

@@ -25,7 +25,7 @@ from fastmrigan.runtime.engine_file import (
     sidecar_path,
 )
 from fastmrigan.runtime.model_file import read_model_file
-from fastmrigan.runtime.word_sum import PIECE, word_sum
+from fastmrigan.runtime.sum64 import PIECE, sum64
 
 LIMIT_MS = 10.0
 SIZE = 25_000_003  # bytes of an engine whose sha256 takes longer; its last word is filled up
@@ -112,7 +112,7 @@ def test_what_keeps_the_sum_is_refused_by_the_sha256(engine, change):
     change(words)
     engine.write_bytes(words.tobytes())
     with engine.open("rb") as file:
-        assert word_sum(file, engine.stat().st_size) == kept
+        assert sum64(file, engine.stat().st_size) == kept
     with pytest.raises(ModelRefused, match=r"was built \(sha256 [0-9a-f]{16}, expected") as refused:
         read(engine)
     assert str(refused.value).startswith(f"{engine}: is not the engine that")

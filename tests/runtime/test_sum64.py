@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastmrigan.runtime.word_sum import PIECE, word_sum
+from fastmrigan.runtime.sum64 import PIECE, sum64
 
 SIZES = (0, 1, 7, 8, 9, 4096, PIECE - 8, PIECE - 1, PIECE, PIECE + 1, PIECE + 9, 3 * PIECE + 5)
 
@@ -29,8 +29,8 @@ def test_is_the_sum_of_words(tmp_path: Path, size, content):
     path = tmp_path / "file"
     path.write_bytes(data)
     with path.open("rb") as file:
-        assert word_sum(file, size) == reference(data)
-    assert word_sum(BytesIO(data), size) == reference(data)
+        assert sum64(file, size) == reference(data)
+    assert sum64(BytesIO(data), size) == reference(data)
 
 
 @pytest.mark.parametrize(
@@ -44,13 +44,13 @@ def test_is_the_sum_of_words(tmp_path: Path, size, content):
     ],
 )
 def test_by_hand(data, expected):
-    assert word_sum(BytesIO(data), len(data)) == expected
+    assert sum64(BytesIO(data), len(data)) == expected
 
 
 @pytest.mark.parametrize(("size", "counted"), [(0, 0), (5, 5), (PIECE, PIECE), (PIECE + 20, None)])
 def test_reads_so_many_bytes_or_what_there_is(size, counted):
     data = random_bytes(PIECE + 11)
-    assert word_sum(BytesIO(data), size) == reference(data[:counted])
+    assert sum64(BytesIO(data), size) == reference(data[:counted])
 
 
 def test_every_other_value_of_every_byte_of_a_word_changes_it():
@@ -60,5 +60,5 @@ def test_every_other_value_of_every_byte_of_a_word_changes_it():
         for change in range(1, 256):
             other = bytearray(word)
             other[place] ^= change
-            sums.add(word_sum(BytesIO(bytes(other)), 8))
+            sums.add(sum64(BytesIO(bytes(other)), 8))
     assert len(sums) == 1 + 8 * 255
