@@ -32,7 +32,9 @@ int main(int, char** arguments) {  // the digest of stdin, taken in pieces
 """
 
 
-@pytest.fixture(scope="module", params=[[], ["-DFASTMRIGAN_PORTABLE_SHA256"]], ids=["as-built", "portable"])
+@pytest.fixture(
+    scope="module", params=[[], ["-DFASTMRIGAN_PORTABLE_SHA256"]], ids=["as-built", "portable"]
+)
 def program(request, tmp_path_factory) -> Path:
     compiler = shutil.which("c++")
     if compiler is None:
