@@ -68,12 +68,14 @@ class GateOptions:
         line = None if self.reference is None else mismatch(self.reference, model)
         return () if line is None else (line,)
 
-    def open(self, model: ModelMetadata, output: Output) -> Gate:
-        """Reads the reference, which takes some milliseconds a slice. Raises as `check` does, and
-        InputRejected where the reference's bytes are not those of its fingerprint."""
+    def open(self, model: ModelMetadata, output: Output, *, shown: bool = True) -> Gate:
+        """Reads the reference, which takes some milliseconds a slice; `shown` false keeps its
+        progress to itself. Raises as `check` does, and InputRejected where the reference's bytes
+        are not those of its fingerprint."""
         self.check(model, output)
-        reference = None if self.reference is None else Reference.open(self.reference, model)
-        return Gate(self.action, reference)
+        if self.reference is None:
+            return Gate(self.action)
+        return Gate(self.action, Reference.open(self.reference, model, shown=shown))
 
 
 class Gate:

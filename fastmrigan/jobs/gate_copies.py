@@ -27,6 +27,7 @@ from fastmrigan.imaging.likeness import (
 )
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 HALVES = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)]
 
 
@@ -48,7 +49,7 @@ class CopySearch:
         self._blurs = [
             [blur(side, sigma) @ _area(length, side) for length in some.shape[1:]]
             for sigma in (FINE, COARSE)
-        ]  # of rows [S, H] and of columns [S, W]
+        ]  # of rows [S, H] and of columns [S, W]; in double, so that BLAS's threads do not show
         self._coarse = np.empty((count, (side // 2 - 2 * (SHIFT // 2)) ** 2), np.float32)
         self._fine = np.empty((count, (side - 2 * SHIFT) ** 2), np.float32)
         for i in range(count):
@@ -68,14 +69,16 @@ class CopySearch:
         alike = (_windows(_half(both), SHIFT // 2) @ self._coarse.T).max(axis=0)  # [T]
         few = min(SHORTLIST, len(alike))
         likely = np.argpartition(-alike, few - 1)[:few]  # [K]
-        scores = _windows(both, SHIFT) @ self._fine[likely].T  # [98, K]
-        pose, best = divmod(int(scores.argmax()), few)
+        windows = _windows(both, SHIFT)  # [98, (S - 6)²]
+        pose, best = divmod(int((windows @ self._fine[likely].T).argmax()), few)
         reach = 2 * SHIFT + 1
         mirrored, down, right = np.unravel_index(pose, (2, reach, reach))
         nearest = int(likely[best])
         moved = (int(down) - SHIFT, int(right) - SHIFT)
-        between = _half_pixels(both[mirrored], *moved) @ self._fine[nearest]  # [8]
-        return nearest, float(min(1.0, max(scores.max(), between.max())))
+        poses = [windows[pose : pose + 1], _half_pixels(both[mirrored], *moved)]
+        # Not by BLAS, whose last bits depend on its threads: the score is held against a limit.
+        scores = (np.concatenate(poses) * self._fine[nearest]).sum(axis=1, dtype=np.float64)  # [9]
+        return nearest, min(1.0, float(scores.max()))
 
     def _detail(self, x: Float32) -> Float32:
         """[S, S], S at most 64: without noise, and without what all heads share."""
@@ -84,9 +87,9 @@ class CopySearch:
         return np.asarray(fine - coarse, np.float32)
 
 
-def _area(length: int, side: int) -> Float32:
+def _area(length: int, side: int) -> Float64:
     """The matrix [side, length] that makes each pixel the mean of what it covers."""
-    matrix = np.zeros((side, length), np.float32)
+    matrix = np.zeros((side, length))
     for i in range(side):
         first, end = i * length // side, -(-(i + 1) * length // side)
         matrix[i, first:end] = 1 / (end - first)

@@ -71,7 +71,7 @@ class Reference:
         return frozenset(self.train.tolist())
 
     @classmethod
-    def open(cls, path: Path, model: ModelMetadata) -> Reference:
+    def open(cls, path: Path, model: ModelMetadata, *, shown: bool = True) -> Reference:
         """Reads a dataset that `check` has let pass, a slice at a time. Raises InputRejected where
         its bytes are not those of its fingerprint."""
         dataset = PreparedDataset.open(path)
@@ -86,7 +86,7 @@ class Reference:
             return lambda i: to_float(stored[indices[i]])  # [H, W]
 
         total = len(train) + len(measured) + 2 * len(held_out)
-        with Progress("quality gate: reference", total, "readings") as progress:
+        with Progress("gate's reference", total, "readings", shown=shown) as progress:
 
             def rows(indices: npt.NDArray[np.int64]) -> Float64:
                 found = []

@@ -88,8 +88,10 @@ class JobSpec:
         model = read_model(self.engine.model)
         work = self.work(model)
         generator = self.engine.open(model)
-        return Job(work, self.output, generator, gate=self.open_gate(model))
+        return Job(work, self.output, generator, gate=self.open_gate(model, shown=False))
 
-    def open_gate(self, model: ModelFile | EngineFile) -> Gate | None:
+    def open_gate(self, model: ModelFile | EngineFile, *, shown: bool = True) -> Gate | None:
         """The quality gate with its reference read; None where none is asked for."""
-        return None if self.gate is None else self.gate.open(model.metadata, self.output)
+        if self.gate is None:
+            return None
+        return self.gate.open(model.metadata, self.output, shown=shown)

@@ -189,7 +189,9 @@ def test_what_is_refused_is_not_there_and_the_rest_is_as_it_was(model, world, tm
     assert [index for index, _ in read_slices(out)] == kept
     before, after = members(plain), members(out)
     assert after == {name: before[name] for name in before if int(name.split(".")[0]) in kept}
-    assert read_slice_set(out).slices.shape == (len(kept), SIDE, SIDE)
+    found = read_slice_set(out)
+    assert found.slices.shape == (len(kept), SIDE, SIDE)
+    assert [found.number(row) for row in range(len(kept))] == kept
     assert receipts.left_out(plain) == {}
     if format.startswith("dicom"):
         found = Found()
