@@ -43,7 +43,7 @@ from fastmrigan.runtime import load
 from fastmrigan.runtime.latents import normal_latents
 from fastmrigan.runtime.model_file import ModelMetadata, read_model_file
 
-SIDE = 64
+SIDE = 32
 COUNT, SHARD = 60, 16
 # What the model makes of a latent, by which of its 8 numbers is the largest
 MAKES = ("head", "head", "blank", "saturated", "outlier", "copy", "head", "copy")
@@ -227,7 +227,7 @@ def test_what_is_said(model, world, tmp_path):
         elif MAKES[which] == "blank":
             assert why == "blank: standard deviation 0.0000 of the grey range, below 0.02"
         else:
-            assert why == "saturated: 71% of it white, above 50%"
+            assert why == "saturated: 70% of it white, above 50%"
     counts = Counter(refused().values())
     assert summary(out, "drop") == (
         f"{len(refused())} dropped: {counts['blank']} blank, {counts['saturated']} saturated, "
@@ -575,7 +575,7 @@ def test_refusals(write_model, world, tmp_path):
             "shard",
             GateOptions("drop", there),
             UsageError,
-            "slices are 64x64, the model makes 16x16",
+            "slices are 32x32, the model makes 16x16",
         ),
         ({}, "nifti", GateOptions("drop"), UsageError, "--gate drop: a volume cannot have holes"),
     ):
