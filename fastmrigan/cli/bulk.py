@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from fastmrigan.jobs.gate import GateOptions
     from fastmrigan.jobs.run import JobResult
     from fastmrigan.jobs.spec import JobSpec
     from fastmrigan.runtime.generator import Generator
@@ -55,9 +56,38 @@ Mode = Annotated[
     ),
 ]
 
+Gate = Annotated[
+    str | None,
+    typer.Option(
+        help="Quality gate: drop or flag slices that are blank or saturated, and with "
+        "--gate-reference outliers and copies of training slices. Indices stay as they are; "
+        "receipts/ names every slice with the reason."
+    ),
+]
+GateReference = Annotated[
+    Path | None,
+    typer.Option(
+        help="Prepared dataset that the model was trained on, for the two tests of --gate that "
+        "need it."
+    ),
+]
+
+
+def gate_options(action: str | None, reference: Path | None) -> GateOptions | None:
+    """Raises UsageError for a reference without a gate."""
+    from fastmrigan.errors import UsageError
+    from fastmrigan.jobs.gate import GateOptions
+
+    if action is None and reference is not None:
+        raise UsageError(
+            "--gate-reference: says nothing without --gate; add --gate drop or --gate flag"
+        )
+    return None if action is None else GateOptions(action, reference)
+
 
 def run_job(spec: JobSpec) -> None:
     """Runs a job to its end, and says what made it and what came of it."""
+    from fastmrigan.jobs.gate import summary
     from fastmrigan.jobs.job import Job
     from fastmrigan.jobs.run import run
     from fastmrigan.runtime.engine_file import read_model
@@ -69,7 +99,9 @@ def run_job(spec: JobSpec) -> None:
         print(f"warning: {line}", file=sys.stderr)
     generator = spec.engine.open(model)
     print(engine_line(generator))
-    print(result_line(spec.output.out, run(Job(work, spec.output, generator))))
+    job = Job(work, spec.output, generator, gate=spec.open_gate(model))
+    line = result_line(spec.output.out, run(job))
+    print(line if job.gate is None else f"{line}; {summary(spec.output.out, job.gate.action)}")
 
 
 def engine_line(generator: Generator) -> str:

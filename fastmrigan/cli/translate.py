@@ -30,6 +30,8 @@ def translate(
     batch: bulk.Batch = 8,
     threads: bulk.Threads = None,
     mode: bulk.Mode = "throughput",
+    gate: bulk.Gate = None,
+    gate_reference: bulk.GateReference = None,
 ) -> None:
     """Translate prepared slices in bulk: slice i of the output is input i, resumable at any moment.
 
@@ -40,4 +42,5 @@ def translate(
 
     engine = Engine(model, backend, precision, threads, batch, mode)
     output = Output(out, format, shard_size, dtype)
-    bulk.run_job(JobSpec(engine, Translated(inputs, split, label), output))
+    gated = bulk.gate_options(gate, gate_reference)
+    bulk.run_job(JobSpec(engine, Translated(inputs, split, label), output, gated))

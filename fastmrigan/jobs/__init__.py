@@ -7,6 +7,7 @@ shards.py       how a shard gets onto the disk for good, and is read again
 output.py       where the slices go, and as what
 sampling.py, translation.py   the two kinds of work
 job.py          work with its engine: shards made and committed
+gate*.py        slices that are not worth keeping, left out or named
 watch.py        what a running job tells of itself
 run.py          a job in this process: lock, run.json, resumption
 spec.py         a job as plain values, for other processes

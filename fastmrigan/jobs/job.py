@@ -18,6 +18,7 @@ import numpy as np
 
 from fastmrigan import __version__, _core
 from fastmrigan.jobs.formats import FORMATS
+from fastmrigan.jobs.gate import Gate
 from fastmrigan.jobs.output import QUANTISERS, Output
 from fastmrigan.jobs.plan import Content, Origin, Plan, Shard, Slices
 from fastmrigan.jobs.shards import commit
@@ -53,6 +54,7 @@ class Job:
     """Work, where it goes, and the engine that does it.
 
     skipped: inputs that are left out (index: why), e.g. because they ended a process twice.
+    gate: which slices are refused; None keeps all.
     """
 
     def __init__(
@@ -61,13 +63,18 @@ class Job:
         output: Output,
         generator: Generator,
         skipped: Mapping[int, str] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.output, self.generator = output, generator
         self.skipped = dict(skipped or {})
-        self.pinned = _pinned(generator, work, output)
-        self.work = replace(work, origin=replace(work.origin, run=_name_of(self.pinned)))
+        self.gate = gate
+        pinned = _pinned(generator, work, output)
+        # A slice that passes is the same without a gate, and has the same identifiers.
+        self.work = replace(work, origin=replace(work.origin, run=_name_of(pinned)))
+        self.pinned = pinned | (gate.pins if gate is not None else {})
         self.plan = work.plan(output)
-        self.busy = dict.fromkeys(("engine", "quantise", "write"), 0.0)  # seconds, by stage
+        stages = ("engine", "quantise", *(("gate",) if gate is not None else ()), "write")
+        self.busy = dict.fromkeys(stages, 0.0)  # seconds, by stage
 
     def make(
         self, shards: Iterable[Shard], stopped: Callable[[], bool] = lambda: False
@@ -104,6 +111,9 @@ class Job:
     def commit(self, content: Content) -> ShardDone:
         """Puts a shard on the disk for good; may run in another thread than `make`."""
         output = self.output
+        if self.gate is not None:
+            with self._stage("gate"):
+                content = self.gate(content, self.work.origin.sources)
         with self._stage("write"):
             commit(output.out, FORMATS[output.format], content, self.work.origin)
         return ShardDone.of(content, self.busy)

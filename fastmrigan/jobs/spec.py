@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastmrigan.imaging.dataset import PreparedDataset
+from fastmrigan.jobs.gate import Gate, GateOptions
 from fastmrigan.jobs.job import Job, Work
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.sampling import JobOptions, sampling
@@ -61,10 +62,18 @@ class JobSpec:
     engine: Engine
     inputs: Sampled | Translated
     output: Output
+    gate: GateOptions | None = None
 
     def work(self, model: ModelFile | EngineFile) -> Work:
         """What the job makes; reads the inputs' index, and opens no engine. Raises as
         `synthesise` and `translate` do."""
+        work = self._work(model)
+        if self.gate is None:
+            return work
+        self.gate.check(model.metadata, self.output)
+        return replace(work, warnings=(*work.warnings, *self.gate.warnings(model.metadata)))
+
+    def _work(self, model: ModelFile | EngineFile) -> Work:
         output = self.output
         if isinstance(self.inputs, Sampled):
             settings = (output.format, output.shard_size, output.dtype)
@@ -77,4 +86,12 @@ class JobSpec:
     def open(self) -> Job:
         """The job with its engine, compiled."""
         model = read_model(self.engine.model)
-        return Job(self.work(model), self.output, self.engine.open(model))
+        work = self.work(model)
+        generator = self.engine.open(model)
+        return Job(work, self.output, generator, gate=self.open_gate(model, shown=False))
+
+    def open_gate(self, model: ModelFile | EngineFile, *, shown: bool = True) -> Gate | None:
+        """The quality gate with its reference read; None where none is asked for."""
+        if self.gate is None:
+            return None
+        return self.gate.open(model.metadata, self.output, shown=shown)

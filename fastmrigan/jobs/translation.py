@@ -10,6 +10,7 @@ from fastmrigan.errors import UsageError
 from fastmrigan.imaging.dataset import PreparedDataset, open_array
 from fastmrigan.imaging.quantise import to_float
 from fastmrigan.jobs.formats_nifti import series_shards
+from fastmrigan.jobs.gate import GateOptions
 from fastmrigan.jobs.job import Job, Work
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.run import JobResult, run
@@ -90,18 +91,21 @@ def translate(
     *,
     split: str = "all",
     label: str | None = None,
+    gate: GateOptions | None = None,
 ) -> JobResult:
     """Translates every slice of a selection that is not in the output folder yet.
 
     Slice i is made of input i of `dataset.select(split, label)`, by itself; of a paired dataset,
     of its source slices. Inputs are read a batch at a time. For NIfTI the inputs are ordered by
     series and place, and a shard is a series.
+    gate: which slices are left out or flagged; None keeps all, unseen.
     Raises as `synthesise` does; UsageError too where the model samples, the selection is empty or
     the slices are not of the model's size, and InputRejected where the dataset's bytes are not
     those of its fingerprint.
     """
     work = translation(generator.model, dataset, output, split=split, label=label)
-    return run(Job(work, output, generator))
+    opened = None if gate is None else gate.open(generator.model.metadata, output)
+    return run(Job(work, output, generator, gate=opened))
 
 
 def check_inputs(model: ModelFile | EngineFile, dataset: PreparedDataset) -> None:
