@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 
@@ -32,6 +32,24 @@ def settings_table(rows: Mapping[str, object]) -> str:
         for key, value in rows.items()
     )
     return f'<table class="settings"><tbody>\n{cells}</tbody></table>'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows of plain texts, the first of each its name; on a narrow page a row becomes a block in
+    which each value stands behind what `head` calls it."""
+    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
+    body = "".join(
+        f'<tr><td class="name">{escape(name)}</td>'
+        + "".join(
+            f'<td data-name="{escape(title, quote=True)}">{escape(value)}</td>'
+            for title, value in zip(head[1:], values, strict=True)
+        )
+        + "</tr>\n"
+        for name, *values in rows
+    )
+    return (
+        f'<table class="measures"><thead><tr>{titles}</tr></thead><tbody>\n{body}</tbody></table>'
+    )
 
 
 def tiles(boxes: Iterable[tuple[str, str]]) -> str:
