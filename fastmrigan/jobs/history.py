@@ -103,7 +103,6 @@ class Rejects:
 
     left_out: dict[int, str] = field(default_factory=dict)  # index: why
     flagged: dict[int, str] = field(default_factory=dict)
-    by_shard: dict[int, tuple[int, int]] = field(default_factory=dict)  # how many, where any
     unlogged: int = 0  # slices of shards that are there and not in the log: a run was killed
 
 
@@ -124,8 +123,6 @@ def rejects(out: Path, history: History) -> Rejects:
             continue
         found.left_out |= receipt.left_out
         found.flagged |= receipt.flagged
-        if receipt.left_out or receipt.flagged:
-            found.by_shard[receipt.shard] = len(receipt.left_out), len(receipt.flagged)
         if receipt.shard not in clean:
             found.unlogged += receipt.count
     return found

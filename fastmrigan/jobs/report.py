@@ -77,7 +77,7 @@ def page(out: Path) -> str:
         soft(f"fastmrigan {start.get('command', '')}, {when(found.runs)}."),
         f'<p class="notice">{fastmrigan.NOTICE.capitalize()}. {whose}</p>',
         tiles(boxes(found, rejects, there, count)),
-        *(f'<p class="warning">{escape(text)}</p>' for text in problems(found, there, count)),
+        *(f'<p class="warning">{escape(text)}</p>' for text in problems(found)),
         "<h2>Throughput</h2>",
         throughput(found.runs),
         times_table(found.shards),
@@ -156,13 +156,13 @@ def boxes(found: History, rejects: Rejects, there: int, count: int | None) -> li
     return values
 
 
-def problems(found: History, there: int, count: int | None) -> Iterable[str]:
+def problems(found: History) -> Iterable[str]:
     """What whoever opens the page must not overlook."""
     if not found.runs:
         return
     last = found.runs[-1]
     if last.state != "finished":
-        why = "".join(f": {e['message']}" for e in last.others if e["event"] == "error")
+        why = "".join(f": {e.get('message')}" for e in last.others if e["event"] == "error")
         yield f"{ENDS[last.state]}{why}."
     quarantined = [e for run in found.runs for e in run.others if e["event"] == "quarantine"]
     if quarantined:
@@ -188,8 +188,8 @@ def stages_table(runs: list[Run]) -> str:
         + soft(
             f"The stage that took most of the time, and so limits the job, is {limiting(found)}. "
             "Stages overlap, so that their shares may add up to more than 100 %. engine: waiting "
-            "for it; read: inputs of a translation, read and made ready; write: packed, written "
-            "and on the disk. Shares are means over the workers."
+            "for it, with the drawing of latents; read: inputs of a translation, read and made "
+            "ready; write: packed, written and on the disk. Shares are means over the workers."
         )
     )
 

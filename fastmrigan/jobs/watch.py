@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from fastmrigan import __version__
 from fastmrigan.errors import Interrupted
+from fastmrigan.files import TMP
 from fastmrigan.imaging.contact_sheet import write_png
 from fastmrigan.jobs import contact, disk, history, log, report, status
 from fastmrigan.jobs.formats import FORMATS
@@ -87,7 +88,7 @@ class Watch:
         self._telling = Telling(self._progress.say)
         self._lock = threading.Lock()  # of all that follows: a thread tells what another counts
         self._stages = Stages()
-        self._rejects: dict[int, tuple[int, int]] = {}  # by shard, where it has any
+        self._left_out = self._flagged = 0
         self._newest: Shard | None = None  # not measured yet
         self._measured = disk.Measured()
         self._log: log.JobLog | None = None
@@ -121,9 +122,8 @@ class Watch:
         """Counts a shard that is on the disk."""
         with self._lock:
             spent = self._stages.add(done.worker, done.busy)
-            counts = len(done.left_out), len(done.flagged)
-            if any(counts):
-                self._rejects[done.shard.number] = counts
+            self._left_out += len(done.left_out)
+            self._flagged += len(done.flagged)
             self._newest = done.shard
             self._progress.advance(done.shard.count)
         self.event(
@@ -191,8 +191,11 @@ class Watch:
 
     def _open_log(self) -> None:
         out = self._output.out
-        self._rejects = history.rejects(out, history.read(out)).by_shard  # of earlier runs
+        for leftover in out.glob(f".{self._status_path.name}.*{TMP}"):  # of a run that was killed
+            leftover.unlink()
         self._log = log.JobLog(self._log_path)
+        earlier = history.rejects(out, history.read(out))
+        self._left_out, self._flagged = len(earlier.left_out), len(earlier.flagged)
 
     def _tell(self) -> None:
         while not self._ended.wait(EVERY):
@@ -217,7 +220,7 @@ class Watch:
             disk_left = None
         with self._lock:
             done, made, seconds = self.done, self.made, self.seconds
-            left_out, flagged = (sum(n) for n in zip((0, 0), *self._rejects.values(), strict=True))
+            left_out, flagged = self._left_out, self._flagged
             busy = shares(self._stages.seconds, seconds, self._workers)
         rest = self._total - done
         needed = self._measured.needed(rest)

@@ -122,6 +122,8 @@ def test_status_is_a_whole_document_at_any_moment(write_model, tmp_path, monkeyp
     monkeypatch.setattr(watch, "EVERY", 0.001)
     generator = load(write_model(), batch=8)
     options = JobOptions(tmp_path / "out", 6400, 7, shard_size=16)
+    options.out.mkdir()
+    (options.out / ".status.json.1.tmp").write_text("half")  # of a run that was killed
     runner = threading.Thread(target=synthesise, args=(generator, options))
     runner.start()
     path, seen = options.out / "status.json", []
