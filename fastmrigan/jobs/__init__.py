@@ -8,7 +8,13 @@ output.py       where the slices go, and as what
 sampling.py, translation.py   the two kinds of work
 job.py          work with its engine: shards made and committed
 gate*.py        slices that are not worth keeping, left out or named
-watch.py        what a running job tells of itself
+watch.py        what a running job tells of itself: progress, and these files of its folder:
+  status.py, log.py    status.json, how it stands; log.jsonl, all that happened
+  history.py           what log and receipts say of all its runs
+  report.py, contact.py  job.html and contact_sheet.png, at its end
+  report_figures.py    throughput over time, percentiles
+  stages.py, disk.py   which stage limits; whether the disk suffices
+  telling.py           none of that decides how the job ends
 run.py          a job in this process: lock, run.json, resumption
 spec.py         a job as plain values, for other processes
 """

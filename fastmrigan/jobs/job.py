@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -22,8 +22,9 @@ from fastmrigan.jobs.gate import Gate
 from fastmrigan.jobs.output import QUANTISERS, Output
 from fastmrigan.jobs.plan import Content, Origin, Plan, Shard, Slices
 from fastmrigan.jobs.shards import commit
+from fastmrigan.jobs.stages import STAGES, Stopwatch
 from fastmrigan.jobs.watch import ShardDone
-from fastmrigan.runtime.backends.base import Batches
+from fastmrigan.runtime.backends.base import Batches, Float32
 from fastmrigan.runtime.generator import Generator
 
 LAYOUT = 1  # of the bytes in a shard; a change that alters them raises it
@@ -44,6 +45,8 @@ class Work:
     pins: dict[str, Any]  # what the bytes depend on beside the engine, the plan and the output
     shards: Sequence[Shard] | None = None  # where not the plan's, of `Output.shard_size` each
     warnings: tuple[str, ...] = ()  # lines for who began the job
+    # Of reading inputs and making them ready, within `batches`: no waiting for the engine
+    reading: Stopwatch = field(default_factory=Stopwatch, compare=False)
 
     def plan(self, output: Output) -> Sequence[Shard]:
         """Every shard of the job."""
@@ -73,8 +76,9 @@ class Job:
         self.work = replace(work, origin=replace(work.origin, run=_name_of(pinned)))
         self.pinned = pinned | (gate.pins if gate is not None else {})
         self.plan = work.plan(output)
-        stages = ("engine", "quantise", *(("gate",) if gate is not None else ()), "write")
-        self.busy = dict.fromkeys(stages, 0.0)  # seconds, by stage
+        stages = STAGES if gate is None else (*STAGES, "gate")
+        self.busy = dict.fromkeys(stages, 0.0)  # seconds
+        self._begun: dict[int, tuple[float, list[float]]] = {}  # by shard: when; waits for batches
 
     def make(
         self, shards: Iterable[Shard], stopped: Callable[[], bool] = lambda: False
@@ -93,20 +97,24 @@ class Job:
                 yield shard
 
         parts: list[Slices] = []
+        since, waits = time.perf_counter(), list[float]()
         with closing(self.work.batches(self.generator, taken(), self.skipped)) as made:
             while True:
-                with self._stage("engine"):
-                    part = next(made, None)
+                part, waited = self._next(made)
                 if part is None:
                     return
+                waits.append(waited)
                 with self._stage("quantise"):
                     parts.append(quantise(part))  # while it is in cache
                 if stopped():
                     return
                 if sum(map(len, parts)) == begun[0].count:
                     slices = cast(Slices, np.concatenate(parts))
-                    yield Content.whole(begun.popleft(), slices).without(self.skipped)
+                    shard = begun.popleft()
+                    self._begun[shard.number] = since, waits
+                    yield Content.whole(shard, slices).without(self.skipped)
                     parts = []
+                    since, waits = time.perf_counter(), []
 
     def commit(self, content: Content) -> ShardDone:
         """Puts a shard on the disk for good; may run in another thread than `make`."""
@@ -116,12 +124,24 @@ class Job:
                 content = self.gate(content, self.work.origin.sources)
         with self._stage("write"):
             commit(output.out, FORMATS[output.format], content, self.work.origin)
-        return ShardDone.of(content, self.busy)
+        now = time.perf_counter()
+        since, waits = self._begun.pop(content.shard.number, (now, []))
+        return ShardDone.of(content, self.busy, now - since, waits)
 
     def make_shard(self, number: int) -> None:
         """Makes one shard of the plan, by its place there, and puts it on the disk."""
         for content in self.make([self.plan[number]]):
             self.commit(content)
+
+    def _next(self, made: Batches) -> tuple[Float32 | None, float]:
+        """The next batch, and the seconds for which the engine was waited for."""
+        read, began = self.work.reading.seconds, time.perf_counter()
+        part = next(made, None)
+        read = self.work.reading.seconds - read
+        waited = time.perf_counter() - began - read
+        self.busy["read"] += read
+        self.busy["engine"] += waited
+        return part, waited
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

@@ -51,7 +51,7 @@ def run(job: Job) -> JobResult:
         done = job.work.count - sum(shard.count for shard in todo)
         with (
             StopSignal() as signal,
-            Watch(job.work.command, job.work.count, done) as watch,
+            Watch(job.work, job.output, done) as watch,
         ):
             _make(job, todo, watch, signal)
         return JobResult(watch.done, watch.made, watch.seconds)

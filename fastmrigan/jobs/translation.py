@@ -15,6 +15,7 @@ from fastmrigan.jobs.job import Job, Work
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.run import JobResult, run
 from fastmrigan.jobs.shards import Origin, Shard, Sources
+from fastmrigan.jobs.stages import Stopwatch
 from fastmrigan.runtime.backends.base import Float32
 from fastmrigan.runtime.engine_file import EngineFile
 from fastmrigan.runtime.generator import Generator
@@ -48,14 +49,16 @@ def translation(
         selected = np.array(indices, np.int64)
     slices = open_array(dataset.path, "slices.npy", dataset.info)  # uint16 [all, H, W], on disk
     fingerprint = dataset.info.fingerprint
+    reading = Stopwatch()
 
     def inputs(shards: Iterable[Shard], batch: int, skipped: Container[int]) -> Iterator[Float32]:
         for shard in shards:
             end = shard.first + shard.count
             for start in range(shard.first, end, batch):
                 indices = range(start, min(start + batch, end))
-                x = to_float(slices[selected[start : indices.stop]])  # [<= batch, H, W]
-                x[[index in skipped for index in indices]] = -1  # black
+                with reading:
+                    x = to_float(slices[selected[start : indices.stop]])  # [<= batch, H, W]
+                    x[[index in skipped for index in indices]] = -1  # black
                 yield x
 
     sources = Sources(
@@ -81,6 +84,7 @@ def translation(
         pins={"task": "translate", "dataset": fingerprint, "split": split, "label": label},
         shards=shards,
         warnings=tuple(filter(None, [contrast_mismatch(model, dataset)])),
+        reading=reading,
     )
 
 

@@ -61,8 +61,9 @@ def assert_one_line(done: subprocess.CompletedProcess[str], code: int, *told: st
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     progress = ("starting at", " files in ", " slices in ")
+    job = (": busy: ", ": see ", ": no space left; the slices")
     *before, last = done.stderr.strip().splitlines()
-    assert all(any(mark in line for mark in progress) for line in before), done.stderr
+    assert all(any(mark in line for mark in progress + job) for line in before), done.stderr
     assert last.startswith("fastmrigan: ")
     for text in told:
         assert text in last
