@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastmrigan.cli.plan import show_plan
+from fastmrigan.cli.refusals import print_refused
+
 if TYPE_CHECKING:
+    from fastmrigan.jobs.ready import Ready
     from fastmrigan.jobs.run import JobResult
     from fastmrigan.jobs.spec import JobSpec
+    from fastmrigan.runtime.engine_file import EngineFile
     from fastmrigan.runtime.generator import Generator
+    from fastmrigan.runtime.model_file import ModelFile
 
 Model = Annotated[
     Path, typer.Argument(help="A model file, or an engine (.engine), of `fastmrigan export`.")
@@ -47,6 +55,22 @@ Precision = Annotated[
 ]
 Batch = Annotated[int, typer.Option(help="Slices an engine call.")]
 Threads = Annotated[int | None, typer.Option(help="Default: all this process may use.")]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Write nothing there: print the plan, what it takes of the disk and, of some slices "
+        "made for it, when it would end. Images are prepared in a temporary folder.",
+    ),
+]
+BudgetCheck = Annotated[
+    bool,
+    typer.Option(
+        "--budget-check/--no-budget-check",
+        help="Whether to begin only where all slices have room; not where a file system "
+        "compresses.",
+    ),
+]
 Mode = Annotated[
     str,
     typer.Option(
@@ -56,20 +80,89 @@ Mode = Annotated[
 ]
 
 
-def run_job(spec: JobSpec) -> None:
-    """Runs a job to its end, and says what made it and what came of it."""
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Write nothing: print the plan, what it needs on the disk and, of a few slices made "
+        "for it, when it would end. A folder of images is prepared in a temporary folder.",
+    ),
+]
+BudgetCheck = Annotated[
+    bool,
+    typer.Option(
+        "--budget-check/--no-budget-check",
+        help="Begin only where the disk has room for all slices; --no-budget-check for file "
+        "systems that compress.",
+    ),
+]
+
+
+def run_job(spec: JobSpec, *, dry_run: bool = False, budget_check: bool = True) -> None:
+    """Runs a job to its end, or prints its plan; says what made it and what came of it.
+
+    Ends with exit code 3 where files of a folder of images were rejected.
+    """
+    from fastmrigan.jobs import budget
+    from fastmrigan.jobs.ready import looked_at
+
+    model = looked_at(spec)  # all that is quick before what may take its time
+    with contextlib.ExitStack() as scratch:
+        job = made_ready(spec, model, scratch if dry_run else None)
+        need = job.need()
+        if dry_run:
+            show_plan(job, need)
+        if budget_check:
+            budget.check([(spec.output.out, need)])
+        code = tell_rejects(job) if dry_run else start(job)
+    if code:
+        raise typer.Exit(code)
+
+
+def made_ready(
+    spec: JobSpec, model: ModelFile | EngineFile, scratch: contextlib.ExitStack | None = None
+) -> Ready:
+    """The job with its inputs: images are prepared, where `scratch` is given in a temporary folder
+    that it clears up."""
+    from fastmrigan.jobs.inputs import FOLDER
+    from fastmrigan.jobs.ready import ready
+
+    at = None
+    if scratch is not None:
+        at = Path(scratch.enter_context(TemporaryDirectory(prefix="fastmrigan-"))) / FOLDER
+    job = ready(spec, model, at)
+    for line in job.warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    return job
+
+
+def start(job: Ready) -> int:
+    """Makes what is missing of a job; its exit code."""
     from fastmrigan.jobs.job import Job
     from fastmrigan.jobs.run import run
-    from fastmrigan.runtime.engine_file import read_model
 
-    spec.output.check()  # all that is quick before what may take its time
-    model = read_model(spec.engine.model)
-    work = spec.work(model)
-    for line in work.warnings:
-        print(f"warning: {line}", file=sys.stderr)
-    generator = spec.engine.open(model)
+    output = job.spec.output
+    generator = job.spec.engine.open(job.model)
     print(engine_line(generator))
-    print(result_line(spec.output.out, run(Job(work, spec.output, generator))))
+    print(result_line(output.out, run(Job(job.work, output, generator))))
+    return tell_rejects(job)
+
+
+def tell_rejects(job: Ready) -> int:
+    """Says which files of a folder of images did not enter; the exit code."""
+    from fastmrigan.errors import EXIT_OK, EXIT_SOME_REJECTED
+    from fastmrigan.imaging import quarantine
+
+    images = job.images
+    if images is None or not (images.refused or images.quarantined):
+        return EXIT_OK
+    if images.quarantined:
+        print(
+            f"quarantined {len(images.quarantined):,} DICOM files, named in "
+            f"{images.path / 'quarantine.jsonl'}: {quarantine.remedy(images.quarantined)}"
+        )
+    print_refused(images.refused, images.path / "rejects.jsonl")
+    return EXIT_SOME_REJECTED
 
 
 def engine_line(generator: Generator) -> str:

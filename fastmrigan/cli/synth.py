@@ -20,10 +20,14 @@ def synth(
     batch: bulk.Batch = 64,
     threads: bulk.Threads = None,
     mode: bulk.Mode = "throughput",
+    dry_run: bulk.DryRun = False,
+    budget_check: bulk.BudgetCheck = True,
 ) -> None:
     """Generate slices in bulk: every one of them, once each, resumable at any moment."""
     from fastmrigan.jobs.output import Output
     from fastmrigan.jobs.spec import Engine, JobSpec, Sampled
 
     engine = Engine(model, backend, precision, threads, batch, mode)
-    bulk.run_job(JobSpec(engine, Sampled(count, seed), Output(out, format, shard_size, dtype)))
+    output = Output(out, format, shard_size, dtype)
+    spec = JobSpec(engine, Sampled(count, seed), output)
+    bulk.run_job(spec, dry_run=dry_run, budget_check=budget_check)

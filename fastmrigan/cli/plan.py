@@ -1,0 +1,61 @@
+"""What `--dry-run` prints of a job."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastmrigan.jobs.budget import Need
+    from fastmrigan.jobs.ready import Ready
+
+
+def show_plan(job: Ready, need: Need, after: float = 0.0) -> float:
+    """Prints the plan of a job and when it would end, if it began in `after` seconds; the seconds
+    that it would take."""
+    from fastmrigan.cli.bulk import engine_line
+    from fastmrigan.jobs import budget
+    from fastmrigan.jobs.forecast import forecast
+    from fastmrigan.jobs.job import Job
+    from fastmrigan.jobs.run import agrees
+    from fastmrigan.jobs.spec import Sampled
+    from fastmrigan.progress import duration
+
+    output, plan, todo = job.spec.output, job.plan, job.todo
+    meta, inputs = job.model.metadata, job.spec.inputs
+    height, width = meta.slice_size
+    print(f"plan of {output.out}:")
+    line("model", f"{job.model.path} ({meta.task}, {meta.recipe})")
+    line("slices", f"{job.work.count:,} of {height}x{width}, {output.depth}; {job.done:,} done")
+    if isinstance(inputs, Sampled):
+        line("seed", f"{inputs.seed}")
+    else:
+        of = f", label {inputs.label}" if inputs.label is not None else ""
+        from_ = job.images.source if job.images is not None else inputs.inputs
+        line("inputs", f"{from_}: split {inputs.split}{of}")
+    of_size = "" if output.format == "nifti" else f" of {output.shard_size:,}"
+    line("shards", f"{len(plan):,}{of_size} as {output.format}; {len(todo):,} to make")
+    most = "at most " if output.format in budget.COMPRESSED else ""
+    room = budget.room_of(output.out)
+    takes = f"{need.files:,} files, {most}{budget.amount(need.disk)}"
+    line("disk", f"{takes}; {budget.amount(room.disk)} free")
+    seconds = job.images.seconds if job.images is not None else 0.0
+    if todo:
+        generator = job.spec.engine.open(job.model)
+        begun = Job(job.work, output, generator)
+        agrees(output.out, job.work.task, begun.pinned)
+        line("engine", engine_line(generator))
+        told = forecast(begun, todo)
+        line(
+            "rate",
+            f"{told.engine:,.1f} slices/s by the engine, {told.writing:,.1f} by the writer, of "
+            f"{told.measured:.1f} s and one shard",
+        )
+        seconds += (job.work.count - job.done) / told.rate
+    end = datetime.now().astimezone() + timedelta(seconds=after + seconds)
+    line("end", f"after {duration(seconds)}, at {end:%Y-%m-%d %H:%M:%S %z}, if it began now")
+    return seconds
+
+
+def line(name: str, text: str) -> None:
+    print(f"  {name:7} {text}")
