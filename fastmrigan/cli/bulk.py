@@ -114,7 +114,7 @@ def run_job(spec: JobSpec, *, dry_run: bool = False, budget_check: bool = True) 
             show_plan(job, need)
         if budget_check:
             budget.check([(spec.output.out, need)])
-        code = tell_rejects(job) if dry_run else start(job)
+        code = rejects_code(job) if dry_run else start(job)
     if code:
         raise typer.Exit(code)
 
@@ -150,19 +150,25 @@ def start(job: Ready) -> int:
 
 def tell_rejects(job: Ready) -> int:
     """Says which files of a folder of images did not enter; the exit code."""
-    from fastmrigan.errors import EXIT_OK, EXIT_SOME_REJECTED
     from fastmrigan.imaging import quarantine
 
     images = job.images
-    if images is None or not (images.refused or images.quarantined):
-        return EXIT_OK
-    if images.quarantined:
+    if images is not None and images.quarantined:
         print(
             f"quarantined {len(images.quarantined):,} DICOM files, named in "
             f"{images.path / 'quarantine.jsonl'}: {quarantine.remedy(images.quarantined)}"
         )
-    print_refused(images.refused, images.path / "rejects.jsonl")
-    return EXIT_SOME_REJECTED
+    if images is not None:
+        print_refused(images.refused, images.path / "rejects.jsonl")
+    return rejects_code(job)
+
+
+def rejects_code(job: Ready) -> int:
+    """The exit code of a job that is done."""
+    from fastmrigan.errors import EXIT_OK, EXIT_SOME_REJECTED
+
+    images = job.images
+    return EXIT_SOME_REJECTED if images and (images.refused or images.quarantined) else EXIT_OK
 
 
 def engine_line(generator: Generator) -> str:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from fastmrigan.progress import duration
+
 if TYPE_CHECKING:
     from fastmrigan.jobs.budget import Need
+    from fastmrigan.jobs.inputs import PreparedInputs
     from fastmrigan.jobs.ready import Ready
 
 
@@ -19,7 +22,6 @@ def show_plan(job: Ready, need: Need, after: float = 0.0) -> float:
     from fastmrigan.jobs.job import Job
     from fastmrigan.jobs.run import agrees
     from fastmrigan.jobs.spec import Sampled
-    from fastmrigan.progress import duration
 
     output, plan, todo = job.spec.output, job.plan, job.todo
     meta, inputs = job.model.metadata, job.spec.inputs
@@ -29,10 +31,11 @@ def show_plan(job: Ready, need: Need, after: float = 0.0) -> float:
     line("slices", f"{job.work.count:,} of {height}x{width}, {output.depth}; {job.done:,} done")
     if isinstance(inputs, Sampled):
         line("seed", f"{inputs.seed}")
-    else:
+    elif job.images is None:
         of = f", label {inputs.label}" if inputs.label is not None else ""
-        from_ = job.images.source if job.images is not None else inputs.inputs
-        line("inputs", f"{from_}: split {inputs.split}{of}")
+        line("inputs", f"{inputs.inputs}, split {inputs.split}{of}")
+    else:
+        line("inputs", images_line(job.images))
     of_size = "" if output.format == "nifti" else f" of {output.shard_size:,}"
     line("shards", f"{len(plan):,}{of_size} as {output.format}; {len(todo):,} to make")
     most = "at most " if output.format in budget.COMPRESSED else ""
@@ -55,6 +58,14 @@ def show_plan(job: Ready, need: Need, after: float = 0.0) -> float:
     end = datetime.now().astimezone() + timedelta(seconds=after + seconds)
     line("end", f"after {duration(seconds)}, at {end:%Y-%m-%d %H:%M:%S %z}, if it began now")
     return seconds
+
+
+def images_line(images: PreparedInputs) -> str:
+    rejects = [*images.refused, *images.quarantined]
+    when = f"prepared in {duration(images.seconds)}" if images.seconds else "prepared before"
+    counts = f"{len(images.refused):,} files refused, {len(images.quarantined):,} quarantined"
+    told = f"; {counts}, such as {rejects[0]}" if rejects else ""
+    return f"{images.source}, every slice, {when}{told}"
 
 
 def line(name: str, text: str) -> None:

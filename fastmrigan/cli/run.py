@@ -143,11 +143,17 @@ def check_budget(entries: Sequence[Entry]) -> None:
 
 
 def show_plans(entries: Sequence[Entry]) -> None:
-    after = 0.0
+    """The plan of each job, and when all would have ended."""
+    from fastmrigan.jobs.budget import Need, amount
+    from fastmrigan.progress import duration
+
+    after, need = 0.0, Need()
     for entry in going(entries):
         with by_itself(entry):
             after += show_plan(entry.ready, entry.need, after)
-            entry.code, entry.how = bulk.tell_rejects(entry.ready), "can begin"
+            need += entry.need
+            entry.code, entry.how = bulk.rejects_code(entry.ready), "can begin"
+    print(f"all: {amount(need.disk)}, after {duration(after)}")
 
 
 def begin(entries: Sequence[Entry]) -> None:

@@ -92,8 +92,14 @@ def prepare_images(
     if _is_ready(source, done, options):
         at = done
     else:
-        at, began = at or done, time.perf_counter()
-        warnings += prepare(source, at, options).warnings
+        began = time.perf_counter()
+        try:
+            warnings += prepare(source, at or done, options).warnings
+        except InputRejected as error:
+            if at is None:
+                raise
+            raise InputRejected(f"{error}; a dry run does not keep that list") from error
+        at = at or done
         seconds = time.perf_counter() - began
     images = PreparedInputs(
         source,
