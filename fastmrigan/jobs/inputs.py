@@ -57,12 +57,6 @@ def check_images(spec: JobSpec, model: ModelFile | EngineFile) -> None:
         return
     check_task(model)
     source, out = inputs.inputs, spec.output.out
-    if inputs.split != "all" or inputs.label is not None:
-        option = f"--split {inputs.split}" if inputs.split != "all" else f"--label {inputs.label}"
-        raise UsageError(
-            f"{option}: {source} is not a prepared data set, and every slice of a folder of images "
-            "is translated; make a set with `fastmrigan prepare`, or leave the option out"
-        )
     if out.resolve().is_relative_to(source.resolve()):
         raise UsageError(
             f"{out}: lies within the inputs, {source}, and would be read as one of them; take "
@@ -71,6 +65,12 @@ def check_images(spec: JobSpec, model: ModelFile | EngineFile) -> None:
     options = options_for(model, inputs)
     options.check()
     _is_ready(source, out / FOLDER, options)
+    if inputs.split != "all" or inputs.label is not None:
+        option = f"--split {inputs.split}" if inputs.split != "all" else f"--label {inputs.label}"
+        raise UsageError(
+            f"{option}: {source} is not a prepared data set, and every slice of a folder of images "
+            "is translated; make a set with `fastmrigan prepare`, or leave the option out"
+        )
 
 
 def prepare_images(
