@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastmrigan.cli.plan import show_plan
-from fastmrigan.cli.refusals import print_refused
+from fastmrigan.cli.refusals import SHOWN, print_refused
 
 if TYPE_CHECKING:
-    from fastmrigan.jobs.ready import Ready
+    from fastmrigan.jobs.ready import Looked, Ready
     from fastmrigan.jobs.run import JobResult
     from fastmrigan.jobs.spec import JobSpec
-    from fastmrigan.runtime.engine_file import EngineFile
     from fastmrigan.runtime.generator import Generator
-    from fastmrigan.runtime.model_file import ModelFile
 
 Model = Annotated[
     Path, typer.Argument(help="A model file, or an engine (.engine), of `fastmrigan export`.")
@@ -106,22 +104,19 @@ def run_job(spec: JobSpec, *, dry_run: bool = False, budget_check: bool = True) 
     from fastmrigan.jobs import budget
     from fastmrigan.jobs.ready import looked_at
 
-    model = looked_at(spec)  # all that is quick before what may take its time
+    looked = looked_at(spec)  # all that is quick before what may take its time
     with contextlib.ExitStack() as scratch:
-        job = made_ready(spec, model, scratch if dry_run else None)
-        need = job.need()
+        job = made_ready(looked, scratch if dry_run else None)
         if dry_run:
-            show_plan(job, need)
+            show_plan(job)
         if budget_check:
-            budget.check([(spec.output.out, need)])
+            budget.check([(spec.output.out, job.need)])
         code = rejects_code(job) if dry_run else start(job)
     if code:
         raise typer.Exit(code)
 
 
-def made_ready(
-    spec: JobSpec, model: ModelFile | EngineFile, scratch: contextlib.ExitStack | None = None
-) -> Ready:
+def made_ready(looked: Looked, scratch: contextlib.ExitStack | None = None) -> Ready:
     """The job with its inputs: images are prepared, where `scratch` is given in a temporary folder
     that it clears up."""
     from fastmrigan.jobs.inputs import FOLDER
@@ -130,9 +125,11 @@ def made_ready(
     at = None
     if scratch is not None:
         at = Path(scratch.enter_context(TemporaryDirectory(prefix="fastmrigan-"))) / FOLDER
-    job = ready(spec, model, at)
-    for line in job.warnings:
+    job = ready(looked, at)
+    for line in job.warnings[:SHOWN]:
         print(f"warning: {line}", file=sys.stderr)
+    if job.warnings[SHOWN:]:
+        print(f"warning: and {len(job.warnings) - SHOWN:,} more of the kind", file=sys.stderr)
     return job
 
 

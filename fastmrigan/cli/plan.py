@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from fastmrigan.progress import duration
 
 if TYPE_CHECKING:
-    from fastmrigan.jobs.budget import Need
     from fastmrigan.jobs.inputs import PreparedInputs
     from fastmrigan.jobs.ready import Ready
 
 
-def show_plan(job: Ready, need: Need, after: float = 0.0) -> float:
+def show_plan(job: Ready, after: float = 0.0) -> float:
     """Prints the plan of a job and when it would end, if it began in `after` seconds; the seconds
     that it would take."""
     from fastmrigan.cli.bulk import engine_line
@@ -40,7 +39,7 @@ def show_plan(job: Ready, need: Need, after: float = 0.0) -> float:
     line("shards", f"{len(plan):,}{of_size} as {output.format}; {len(todo):,} to make")
     most = "at most " if output.format in budget.COMPRESSED else ""
     room = budget.room_of(output.out)
-    takes = f"{need.files:,} files, {most}{budget.amount(need.disk)}"
+    takes = f"{job.need.files:,} files, {most}{budget.amount(job.need.disk)}"
     line("disk", f"{takes}; {budget.amount(room.disk)} free")
     seconds = job.images.seconds if job.images is not None else 0.0
     if todo:

@@ -15,11 +15,8 @@ from fastmrigan.cli import bulk
 from fastmrigan.cli.plan import show_plan
 
 if TYPE_CHECKING:
-    from fastmrigan.jobs.budget import Need
-    from fastmrigan.jobs.ready import Ready
+    from fastmrigan.jobs.ready import Looked, Ready
     from fastmrigan.jobs.spec import JobSpec
-    from fastmrigan.runtime.engine_file import EngineFile
-    from fastmrigan.runtime.model_file import ModelFile
 
 
 @dataclass
@@ -28,9 +25,8 @@ class Entry:
 
     number: int
     spec: JobSpec
-    model: ModelFile | EngineFile | None = None  # once it is looked at
-    ready: Ready | None = None
-    need: Need | None = None
+    looked: Looked | None = None  # once it is looked at
+    ready: Ready | None = None  # once its inputs are there
     how: str = "not begun"
     code: int = 0
     error: Exception | None = None  # why it made nothing, or not all
@@ -65,7 +61,7 @@ def run(
     look_at(file, entries)
     with contextlib.ExitStack() as scratch:
         try:
-            make_ready(entries, scratch if dry_run else None, budget_check=budget_check)
+            make_ready(entries, scratch if dry_run else None)
             if dry_run:
                 show_plans(entries)
             if budget_check:
@@ -117,29 +113,24 @@ def look_at(file: Path, entries: Sequence[Entry]) -> None:
 
     for entry in entries:
         with by_itself(entry):
-            entry.model = looked_at(entry.spec)
+            entry.looked = looked_at(entry.spec)
     wrong = [entry for entry in entries if isinstance(entry.error, UsageError)]
     if wrong:
         more = f" (and {len(wrong) - 1} more, named above)" if wrong[1:] else ""
         raise UsageError(f"{file}: job {wrong[0].number}: {wrong[0].error}{more}")
 
 
-def make_ready(
-    entries: Sequence[Entry], scratch: contextlib.ExitStack | None, *, budget_check: bool
-) -> None:
+def make_ready(entries: Sequence[Entry], scratch: contextlib.ExitStack | None) -> None:
     """Prepares the inputs of all jobs, so that it is known what they need."""
-    from fastmrigan.jobs.budget import Need
-
     for entry in going(entries):
         with by_itself(entry):
-            entry.ready = bulk.made_ready(entry.spec, entry.model, scratch)
-            entry.need = entry.ready.need() if budget_check or scratch else Need()
+            entry.ready = bulk.made_ready(entry.looked, scratch)
 
 
 def check_budget(entries: Sequence[Entry]) -> None:
     from fastmrigan.jobs import budget
 
-    budget.check([(entry.spec.output.out, entry.need) for entry in going(entries)])
+    budget.check([(entry.spec.output.out, entry.ready.need) for entry in going(entries)])
 
 
 def show_plans(entries: Sequence[Entry]) -> None:
@@ -150,8 +141,8 @@ def show_plans(entries: Sequence[Entry]) -> None:
     after, need = 0.0, Need()
     for entry in going(entries):
         with by_itself(entry):
-            after += show_plan(entry.ready, entry.need, after)
-            need += entry.need
+            after += show_plan(entry.ready, after)
+            need += entry.ready.need
             entry.code, entry.how = bulk.rejects_code(entry.ready), "can begin"
     print(f"all: {amount(need.disk)}, after {duration(after)}")
 

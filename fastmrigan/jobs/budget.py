@@ -28,7 +28,7 @@ from fastmrigan.jobs.plan import Content, Origin, Shard, Slices
 from fastmrigan.jobs.shards import commit
 
 COMPRESSED = ("png", "nifti")  # for these a need is what noise would take
-PILOTS = 24  # slices measured, over all sizes of source slices
+PILOTS = 12  # slices measured, over all sizes of source slices
 VOLUMES = 4  # series measured, of each size of source slices
 VOXEL_BYTES = 1 << 22  # of a measured series
 SPARE = 0.01  # of a compressed volume: how far two noises may be apart
@@ -230,9 +230,9 @@ def _by_source_size(
 ) -> dict[tuple[int, int], tuple[Places, list[int]]]:
     """By the size that slices are written in: a few of them to measure, and how many each shard
     has. DICOM alone knows more sizes than one."""
-    sources = origin.sources
-    if sources is None or not format.startswith("dicom"):
-        picked = _spread(shards, PILOTS // 3)
+    sources, dicom = origin.sources, format.startswith("dicom")
+    if sources is None or not dicom:
+        picked = _spread(shards, PILOTS // 3 if dicom else 2)
         last = [(shard, shard.first + shard.count - 1) for shard in picked]
         first = [(shard, shard.first) for shard in picked]
         middle = [(shard, shard.first + shard.count // 2) for shard in picked]

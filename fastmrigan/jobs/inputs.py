@@ -94,11 +94,12 @@ def prepare_images(
     else:
         began = time.perf_counter()
         try:
-            warnings += prepare(source, at or done, options).warnings
+            made = prepare(source, at or done, options)
         except InputRejected as error:
             if at is None:
                 raise
             raise InputRejected(f"{error}; a dry run does not keep that list") from error
+        warnings += [*made.warnings, *made.info.notes]
         at = at or done
         seconds = time.perf_counter() - began
     images = PreparedInputs(

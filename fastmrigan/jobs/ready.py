@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from fastmrigan.errors import UsageError
@@ -16,6 +17,15 @@ from fastmrigan.jobs.spec import JobSpec
 from fastmrigan.runtime.backends import choose
 from fastmrigan.runtime.engine_file import EngineFile, read_model
 from fastmrigan.runtime.model_file import ModelFile
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A job of which all has been checked that is quick to check."""
+
+    spec: JobSpec
+    model: ModelFile | EngineFile
+    work: Work | None  # None where its inputs are to be prepared first
 
 
 @dataclass(frozen=True)
@@ -45,8 +55,9 @@ class Ready:
     def warnings(self) -> tuple[str, ...]:
         return self.work.warnings + (self.images.warnings if self.images else ())
 
+    @cached_property
     def need(self) -> Need:
-        """What its missing shards take on the disk."""
+        """What its missing shards take on the disk, when this is first asked for."""
         output, size = self.spec.output, self.model.metadata.slice_size
         return need_of(self.work, output, size, self.todo, room_of(output.out).block)
 
@@ -65,29 +76,34 @@ class Ready:
         agrees(output.out, self.work.task, known, partly=True)
 
 
-def looked_at(spec: JobSpec) -> ModelFile | EngineFile:
-    """The job's model, once all is checked that is quick to check and writes nothing."""
-    output = spec.output
-    output.check()
-    check_writable(output.out)
+def looked_at(spec: JobSpec) -> Looked:
+    """Checks all of a job that can be checked before anything is written or an engine starts.
+
+    Raises what `spec.work` and `check_images` do, UsageError too for a folder that cannot be
+    written to, or in which another job began.
+    """
+    spec.output.check()
+    check_writable(spec.output.out)
     model = read_model(spec.engine.model)
     choose(spec.engine.backend, model)
-    if of_images(spec) is None:
-        Ready(spec, model, spec.work(model)).check_begun()
-    else:
+    if of_images(spec) is not None:
         check_images(spec, model)
-    return model
+        return Looked(spec, model, None)
+    work = spec.work(model)
+    Ready(spec, model, work).check_begun()
+    return Looked(spec, model, work)
 
 
-def ready(spec: JobSpec, model: ModelFile | EngineFile, at: Path | None = None) -> Ready:
+def ready(looked: Looked, at: Path | None = None) -> Ready:
     """The job with its work; a folder of images is prepared first, into `at` or OUT/inputs.
 
     Raises what `spec.work` and `prepare_images` do, and UsageError where another job began in its
     folder.
     """
-    images = None
-    if of_images(spec) is not None:
-        spec, images = prepare_images(spec, model, at)
+    spec, model = looked.spec, looked.model
+    if looked.work is not None:
+        return Ready(spec, model, looked.work)
+    spec, images = prepare_images(spec, model, at)
     made = Ready(spec, model, spec.work(model), images)
     made.check_begun()
     return made

@@ -388,3 +388,12 @@ def test_a_signal_stops_all_jobs(write, models, data, tmp_path, number):
     first, second = stdout.splitlines()[-2:]
     assert "stopped: " in first
     assert second.endswith("not begun")
+
+
+def test_the_example_is_a_job_file():
+    path = Path(__file__).parents[2] / "docs" / "examples" / "night.toml"
+    sampled, translated, study = read_jobs(path)
+    assert sampled.inputs == Sampled(20000, 7)
+    assert translated.inputs == Translated(path.parent / "prepared" / "t1", "test")
+    assert study.inputs == Translated(path.parent / "study", allow_burned_in="unknown")
+    assert [spec.output.format for spec in (sampled, study)] == ["dicom-files", "nifti"]
