@@ -53,22 +53,6 @@ Precision = Annotated[
 ]
 Batch = Annotated[int, typer.Option(help="Slices an engine call.")]
 Threads = Annotated[int | None, typer.Option(help="Default: all this process may use.")]
-DryRun = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run",
-        help="Write nothing there: print the plan, what it takes of the disk and, of some slices "
-        "made for it, when it would end. Images are prepared in a temporary folder.",
-    ),
-]
-BudgetCheck = Annotated[
-    bool,
-    typer.Option(
-        "--budget-check/--no-budget-check",
-        help="Whether to begin only where all slices have room; not where a file system "
-        "compresses.",
-    ),
-]
 Mode = Annotated[
     str,
     typer.Option(
