@@ -89,19 +89,22 @@ def going(entries: Sequence[Entry]) -> list[Entry]:
 @contextlib.contextmanager
 def by_itself(entry: Entry) -> Iterator[None]:
     """Keeps to the job what went wrong with it; a full disk and Ctrl-C are everybody's."""
+    from fastmrigan.cli import one_line, said_by
     from fastmrigan.errors import EXIT_BUG, DiskFull, FastMriganError, Interrupted
     from fastmrigan.files import is_full
+    from fastmrigan.imaging.walker import printable
 
     try:
         yield
-    except (DiskFull, Interrupted) as error:
-        entry.how = f"stopped: {error}"
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and is_full(error):
+    except BaseException as error:
+        own = isinstance(error, FastMriganError)
+        text = said_by(error) if own else one_line(f"{type(error).__name__} {error}")
+        full = isinstance(error, DiskFull) or (isinstance(error, OSError) and is_full(error))
+        if full or isinstance(error, Interrupted) or not isinstance(error, Exception):
+            entry.how = f"stopped: {printable(text)}"
             raise
-        entry.error, entry.how = error, f"failed: {error}"
-        entry.code = error.exit_code if isinstance(error, FastMriganError) else EXIT_BUG
+        entry.error, entry.how = error, f"failed: {printable(text)}"
+        entry.code = error.exit_code if own else EXIT_BUG
         print(f"{entry.name}: {entry.how}", file=sys.stderr)
 
 
@@ -111,13 +114,19 @@ def look_at(file: Path, entries: Sequence[Entry]) -> None:
     from fastmrigan.errors import UsageError
     from fastmrigan.jobs.ready import looked_at
 
+    wrong = []
     for entry in entries:
         with by_itself(entry):
-            entry.looked = looked_at(entry.spec)
-    wrong = [entry for entry in entries if isinstance(entry.error, UsageError)]
+            try:
+                entry.looked = looked_at(entry.spec)
+            except UsageError as error:
+                wrong.append((entry, error))
     if wrong:
-        more = f" (and {len(wrong) - 1} more, named above)" if wrong[1:] else ""
-        raise UsageError(f"{file}: job {wrong[0].number}: {wrong[0].error}{more}")
+        (first, fact), *others = wrong
+        for entry, error in others:
+            print(f"{entry.name}: {error}", file=sys.stderr)
+        more = f" (and {len(others)} more, named above)" if others else ""
+        raise UsageError(f"{file}: job {first.number}: {fact}{more}")
 
 
 def make_ready(entries: Sequence[Entry], scratch: contextlib.ExitStack | None) -> None:

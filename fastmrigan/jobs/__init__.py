@@ -10,4 +10,9 @@ job.py          work with its engine: shards made and committed
 watch.py        what a running job tells of itself
 run.py          a job in this process: lock, run.json, resumption
 spec.py         a job as plain values, for other processes
+file.py         jobs in a TOML file
+inputs.py       a folder of images as inputs, prepared first
+ready.py        what can be known of a job before its engine starts
+budget.py       what a job needs on the disk, against what is free
+forecast.py     when it would end
 """

@@ -298,10 +298,20 @@ def test_a_mistake_in_the_last_job_is_found_before_the_first_begins(
     path = write(TWO.replace(*change))
     code, _, stderr = command("run", path)
     assert code == 2
-    last = stderr.splitlines()[-1]
-    assert last.startswith(f"fastmrigan: {path}: job 2: ")
-    assert told in last
+    assert stderr.startswith(f"fastmrigan: {path}: job 2: ")
+    assert stderr.count("\n") == 1
+    assert told in stderr
     assert not (tmp_path / "night").exists()
+
+
+def test_all_mistakes_are_told_at_once(command, write, data):
+    code, _, stderr = command("run", write(TWO))  # no models
+    assert code == 2
+    above, last = stderr.splitlines()
+    assert above.startswith("job 2 (")
+    assert "negative.onnx: cannot read the model file" in above
+    assert "job 1: " in last
+    assert last.endswith(" (and 1 more, named above)")
 
 
 def test_an_engine_that_does_not_start_is_the_jobs_own_affair(
