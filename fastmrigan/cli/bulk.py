@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastmrigan.cli.plan import show_plan
+from fastmrigan.cli.refusals import SHOWN, print_refused
+
 if TYPE_CHECKING:
     from fastmrigan.jobs.gate import GateOptions
+    from fastmrigan.jobs.ready import Looked, Ready
     from fastmrigan.jobs.run import JobResult
     from fastmrigan.jobs.spec import JobSpec
     from fastmrigan.runtime.generator import Generator
@@ -85,23 +91,97 @@ def gate_options(action: str | None, reference: Path | None) -> GateOptions | No
     return None if action is None else GateOptions(action, reference)
 
 
-def run_job(spec: JobSpec) -> None:
-    """Runs a job to its end, and says what made it and what came of it."""
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Write nothing: print the plan, what it needs on the disk and, of a few slices made "
+        "for it, when it would end. A folder of images is prepared in a temporary folder.",
+    ),
+]
+BudgetCheck = Annotated[
+    bool,
+    typer.Option(
+        "--budget-check/--no-budget-check",
+        help="Begin only where the disk has room for all slices; --no-budget-check for file "
+        "systems that compress.",
+    ),
+]
+
+
+def run_job(spec: JobSpec, *, dry_run: bool = False, budget_check: bool = True) -> None:
+    """Runs a job to its end, or prints its plan; says what made it and what came of it.
+
+    Ends with exit code 3 where files of a folder of images were rejected.
+    """
+    from fastmrigan.jobs import budget
+    from fastmrigan.jobs.ready import looked_at
+
+    looked = looked_at(spec)  # all that is quick before what may take its time
+    with contextlib.ExitStack() as scratch:
+        job = made_ready(looked, scratch if dry_run else None)
+        if dry_run:
+            show_plan(job)
+        if budget_check:
+            budget.check([(spec.output.out, job.need)])
+        code = rejects_code(job) if dry_run else start(job)
+    if code:
+        raise typer.Exit(code)
+
+
+def made_ready(looked: Looked, scratch: contextlib.ExitStack | None = None) -> Ready:
+    """The job with its inputs: images are prepared, where `scratch` is given in a temporary folder
+    that it clears up."""
+    from fastmrigan.jobs.inputs import FOLDER
+    from fastmrigan.jobs.ready import ready
+
+    at = None
+    if scratch is not None:
+        at = Path(scratch.enter_context(TemporaryDirectory(prefix="fastmrigan-"))) / FOLDER
+    job = ready(looked, at)
+    for line in job.warnings[:SHOWN]:
+        print(f"warning: {line}", file=sys.stderr)
+    if job.warnings[SHOWN:]:
+        print(f"warning: and {len(job.warnings) - SHOWN:,} more of the kind", file=sys.stderr)
+    return job
+
+
+def start(job: Ready) -> int:
+    """Makes what is missing of a job; its exit code."""
     from fastmrigan.jobs.gate import summary
     from fastmrigan.jobs.job import Job
     from fastmrigan.jobs.run import run
-    from fastmrigan.runtime.engine_file import read_model
 
-    spec.output.check()  # all that is quick before what may take its time
-    model = read_model(spec.engine.model)
-    work = spec.work(model)
-    for line in work.warnings:
-        print(f"warning: {line}", file=sys.stderr)
-    generator = spec.engine.open(model)
+    output = job.spec.output
+    generator = job.spec.engine.open(job.model)
     print(engine_line(generator))
-    job = Job(work, spec.output, generator, gate=spec.open_gate(model))
-    line = result_line(spec.output.out, run(job))
-    print(line if job.gate is None else f"{line}; {summary(spec.output.out, job.gate.action)}")
+    made = Job(job.work, output, generator, gate=job.spec.open_gate(job.model))
+    line = result_line(output.out, run(made))
+    print(line if made.gate is None else f"{line}; {summary(output.out, made.gate.action)}")
+    return tell_rejects(job)
+
+
+def tell_rejects(job: Ready) -> int:
+    """Says which files of a folder of images did not enter; the exit code."""
+    from fastmrigan.imaging import quarantine
+
+    images = job.images
+    if images is not None and images.quarantined:
+        print(
+            f"quarantined {len(images.quarantined):,} DICOM files, named in "
+            f"{images.path / 'quarantine.jsonl'}: {quarantine.remedy(images.quarantined)}"
+        )
+    if images is not None:
+        print_refused(images.refused, images.path / "rejects.jsonl")
+    return rejects_code(job)
+
+
+def rejects_code(job: Ready) -> int:
+    """The exit code of a job that is done."""
+    from fastmrigan.errors import EXIT_OK, EXIT_SOME_REJECTED
+
+    images = job.images
+    return EXIT_SOME_REJECTED if images and (images.refused or images.quarantined) else EXIT_OK
 
 
 def engine_line(generator: Generator) -> str:

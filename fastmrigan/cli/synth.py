@@ -22,6 +22,8 @@ def synth(
     mode: bulk.Mode = "throughput",
     gate: bulk.Gate = None,
     gate_reference: bulk.GateReference = None,
+    dry_run: bulk.DryRun = False,
+    budget_check: bulk.BudgetCheck = True,
 ) -> None:
     """Generate slices in bulk: every one of them, once each, resumable at any moment."""
     from fastmrigan.jobs.output import Output
@@ -29,5 +31,5 @@ def synth(
 
     engine = Engine(model, backend, precision, threads, batch, mode)
     output = Output(out, format, shard_size, dtype)
-    gated = bulk.gate_options(gate, gate_reference)
-    bulk.run_job(JobSpec(engine, Sampled(count, seed), output, gated))
+    spec = JobSpec(engine, Sampled(count, seed), output, bulk.gate_options(gate, gate_reference))
+    bulk.run_job(spec, dry_run=dry_run, budget_check=budget_check)

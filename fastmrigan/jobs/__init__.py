@@ -17,4 +17,9 @@ watch.py        what a running job tells of itself: progress, and these files of
   telling.py           none of that decides how the job ends
 run.py          a job in this process: lock, run.json, resumption
 spec.py         a job as plain values, for other processes
+file.py         jobs in a TOML file
+inputs.py       a folder of images as inputs, prepared first
+ready.py        what can be known of a job before its engine starts
+budget.py       what a job needs on the disk, against what is free
+forecast.py     when it would end
 """

@@ -84,12 +84,23 @@ def _make(job: Job, todo: Sequence[Shard], watch: Watch, signal: StopSignal) -> 
 
 def pin(out: Path, task: str, pinned: dict[str, Any]) -> None:
     """Writes run.json, or holds an existing one against this run."""
+    if not agrees(out, task, pinned):
+        write_whole(out / "run.json", (json.dumps(pinned, indent=2) + "\n").encode())
+
+
+def agrees(out: Path, task: str, pinned: dict[str, Any], *, partly: bool = False) -> bool:
+    """Whether a job began in `out` that pins the same; False where none did.
+
+    partly: `pinned` is some of what a run pins, and the rest is not looked at. Raises UsageError
+    where another job began there.
+    """
     path = out / "run.json"
     if path.exists():
         try:
             known = json.loads(path.read_text())
             began = known.get("task", "sample")  # a job that samples states none
-            differing = [key for key in known | pinned if known.get(key) != pinned.get(key)]
+            keys = pinned if partly else known | pinned
+            differing = [key for key in keys if known.get(key) != pinned.get(key)]
         except (ValueError, TypeError, AttributeError) as error:
             raise UsageError(f"{path}: unreadable ({error}); take another --out") from error
         if began != task:
@@ -103,10 +114,10 @@ def pin(out: Path, task: str, pinned: dict[str, Any]) -> None:
                 f"{path}: {key} is {known.get(key)!r} there and {pinned.get(key)!r} here; "
                 "resume with the same settings, or take another --out"
             )
-        return
+        return True
     if any(path for fmt in FORMATS.values() for path in out.glob(f"{fmt.stem}-*")):
         raise UsageError(f"{out}: holds shards but no run.json to go on from; take another --out")
-    write_whole(path, (json.dumps(pinned, indent=2) + "\n").encode())
+    return False
 
 
 def unfinished(output: Output, plan: Sequence[Shard]) -> list[Shard]:
@@ -114,6 +125,12 @@ def unfinished(output: Output, plan: Sequence[Shard]) -> list[Shard]:
     fmt = FORMATS[output.format]
     for leftover in output.out.glob(f"{fmt.stem}-*{TMP}"):
         remove(leftover)
+    return missing(output, plan)
+
+
+def missing(output: Output, plan: Sequence[Shard]) -> list[Shard]:
+    """The shards that are not on the disk."""
+    fmt = FORMATS[output.format]
     return [shard for shard in plan if not (output.out / fmt.name(shard)).exists()]
 
 

@@ -48,11 +48,13 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Translated:
-    """The slices of a selection of a prepared dataset."""
+    """The slices of a selection of a prepared dataset; or every slice of a folder of images, which
+    is prepared first (`inputs.py`)."""
 
     inputs: Path
     split: str = "all"
     label: str | None = None
+    allow_burned_in: str = "no"  # of a folder of DICOM, as `prepare` takes it
 
 
 @dataclass(frozen=True)

@@ -114,15 +114,20 @@ def translate(
 
 def check_inputs(model: ModelFile | EngineFile, dataset: PreparedDataset) -> None:
     """Raises UsageError where the model samples, or translates slices of another size."""
-    if model.metadata.task != "translate":
-        raise UsageError(
-            f"{model.path}: samples slices and cannot translate them; use `fastmrigan synth`"
-        )
+    check_task(model)
     if dataset.info.size != model.metadata.slice_size:
         (height, width), expected = dataset.info.size, model.metadata.slice_size
         raise UsageError(
             f"{dataset.path}: slices are {height}x{width}, {model.path} translates "
             f"{expected[0]}x{expected[1]}; prepare them with --size {max(expected)}"
+        )
+
+
+def check_task(model: ModelFile | EngineFile) -> None:
+    """Raises UsageError where the model samples."""
+    if model.metadata.task != "translate":
+        raise UsageError(
+            f"{model.path}: samples slices and cannot translate them; use `fastmrigan synth`"
         )
 
 
