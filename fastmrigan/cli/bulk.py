@@ -54,6 +54,15 @@ Mode = Annotated[
         "latency (one at a time). Last bits may differ between the two: a job goes on in its own."
     ),
 ]
+ShardRange = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A:B",
+        help="Only shards A up to B, B left out, of the same plan: for job arrays, whose tasks "
+        "fill one folder at the same time (examples/slurm). They must agree in all that the bytes "
+        "depend on, the processor and its instruction set among it; one that differs is refused.",
+    ),
+]
 
 
 def run_job(spec: JobSpec) -> None:
@@ -67,9 +76,10 @@ def run_job(spec: JobSpec) -> None:
     work = spec.work(model)
     for line in work.warnings:
         print(f"warning: {line}", file=sys.stderr)
+    part = spec.part(work)
     generator = spec.engine.open(model)
     print(engine_line(generator))
-    print(result_line(spec.output.out, run(Job(work, spec.output, generator))))
+    print(result_line(spec.output.out, run(Job(work, spec.output, generator), part)))
 
 
 def engine_line(generator: Generator) -> str:
@@ -85,4 +95,10 @@ def engine_line(generator: Generator) -> str:
 
 def result_line(out: Path, result: JobResult) -> str:
     rate = f", {result.made / result.seconds:,.0f} slices/s" if result.made else ""
-    return f"{out}: {result.slices:,} slices, {result.made:,} made now{rate}"
+    if result.share is None:
+        return f"{out}: {result.slices:,} slices, {result.made:,} made now{rate}"
+    part, there, planned = result.share.part, result.share.there, result.share.planned
+    return (
+        f"{out}: {result.slices:,} slices in shards {part.start}:{part.stop}, {result.made:,} made "
+        f"now{rate}; of the whole, {there:,} of {planned:,} shards are there"
+    )

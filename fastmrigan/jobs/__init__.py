@@ -8,6 +8,7 @@ output.py       where the slices go, and as what
 sampling.py, translation.py   the two kinds of work
 job.py          work with its engine: shards made and committed
 watch.py        what a running job tells of itself
-run.py          a job in this process: lock, run.json, resumption
+locks.py        who may write which shards
+run.py          a job in this process: run.json, resumption
 spec.py         a job as plain values, for other processes
 """
