@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from fastmrigan.jobs.cluster import RayOptions
     from fastmrigan.jobs.run import JobResult
     from fastmrigan.jobs.spec import JobSpec
     from fastmrigan.runtime.generator import Generator
@@ -63,10 +65,50 @@ ShardRange = Annotated[
         "depend on, the processor and its instruction set among it; one that differs is refused.",
     ),
 ]
+Runner = Annotated[
+    str,
+    typer.Option(
+        help="local (this process) or ray: processes of a Ray cluster, which redoes elsewhere what "
+        "a node had in hand that dies. All nodes must see --out and the inputs by the same paths."
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the cluster; default: $RAY_ADDRESS, else one of this machine, started for the "
+        "job, which sends no usage statistics to Ray's makers. For one that runs already, who "
+        "started it decides on those."
+    ),
+]
+RayActors = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes, each with an engine on --threads CPUs, or all of a node, and on a GPU "
+        "where the backend needs one; default: one a node."
+    ),
+]
 
 
-def run_job(spec: JobSpec) -> None:
+def ray_options(runner: str, address: str | None, actors: int | None) -> RayOptions | None:
+    """None for a job of this process. Raises UsageError, MissingDependency."""
+    from fastmrigan.errors import UsageError
+    from fastmrigan.jobs.cluster import RayOptions
+
+    if runner not in ("local", "ray"):
+        raise UsageError(f"--runner {runner}: unknown; choose one of local, ray")
+    if runner == "ray":
+        options = RayOptions(address, actors)
+        options.check()
+        return options
+    for name, given in (("--ray-address", address), ("--ray-actors", actors)):
+        if given is not None:
+            raise UsageError(f"{name} {given}: is for --runner ray, and the runner is local")
+    return None
+
+
+def run_job(spec: JobSpec, cluster: RayOptions | None = None) -> None:
     """Runs a job to its end, and says what made it and what came of it."""
+    from fastmrigan.jobs.cluster import run_on_ray
     from fastmrigan.jobs.job import Job
     from fastmrigan.jobs.run import run
     from fastmrigan.runtime.engine_file import read_model
@@ -77,6 +119,10 @@ def run_job(spec: JobSpec) -> None:
     for line in work.warnings:
         print(f"warning: {line}", file=sys.stderr)
     part = spec.part(work)
+    if cluster is not None:
+        say = partial(print, flush=True)  # for who watches a job that takes the night
+        print(result_line(spec.output.out, run_on_ray(spec, work, cluster, say)))
+        return
     generator = spec.engine.open(model)
     print(engine_line(generator))
     print(result_line(spec.output.out, run(Job(work, spec.output, generator), part)))

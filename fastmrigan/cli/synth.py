@@ -21,11 +21,15 @@ def synth(
     threads: bulk.Threads = None,
     mode: bulk.Mode = "throughput",
     shard_range: bulk.ShardRange = None,
+    runner: bulk.Runner = "local",
+    ray_address: bulk.RayAddress = None,
+    ray_actors: bulk.RayActors = None,
 ) -> None:
     """Generate slices in bulk: every one of them, once each, resumable at any moment."""
     from fastmrigan.jobs.output import Output
     from fastmrigan.jobs.spec import Engine, JobSpec, Sampled
 
+    cluster = bulk.ray_options(runner, ray_address, ray_actors)
     engine = Engine(model, backend, precision, threads, batch, mode)
     output = Output(out, format, shard_size, dtype)
-    bulk.run_job(JobSpec(engine, Sampled(count, seed), output, shard_range))
+    bulk.run_job(JobSpec(engine, Sampled(count, seed), output, shard_range), cluster)

@@ -31,6 +31,9 @@ def translate(
     threads: bulk.Threads = None,
     mode: bulk.Mode = "throughput",
     shard_range: bulk.ShardRange = None,
+    runner: bulk.Runner = "local",
+    ray_address: bulk.RayAddress = None,
+    ray_actors: bulk.RayActors = None,
 ) -> None:
     """Translate prepared slices in bulk: slice i of the output is input i, resumable at any moment.
 
@@ -39,6 +42,7 @@ def translate(
     from fastmrigan.jobs.output import Output
     from fastmrigan.jobs.spec import Engine, JobSpec, Translated
 
+    cluster = bulk.ray_options(runner, ray_address, ray_actors)
     engine = Engine(model, backend, precision, threads, batch, mode)
     output = Output(out, format, shard_size, dtype)
-    bulk.run_job(JobSpec(engine, Translated(inputs, split, label), output, shard_range))
+    bulk.run_job(JobSpec(engine, Translated(inputs, split, label), output, shard_range), cluster)

@@ -108,10 +108,13 @@ class Job:
             commit(output.out, FORMATS[output.format], content, self.work.origin)
         return ShardDone.of(content, self.busy)
 
-    def make_shard(self, number: int) -> None:
-        """Makes one shard of the plan, by its place there, and puts it on the disk."""
-        for content in self.make([self.plan[number]]):
-            self.commit(content)
+    def make_shard(
+        self, place: int, stopped: Callable[[], bool] = lambda: False
+    ) -> ShardDone | None:
+        """Makes the shard at a place of the plan and puts it on the disk; None once `stopped`."""
+        for content in self.make([self.plan[place]], stopped):
+            return self.commit(content)
+        return None
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
