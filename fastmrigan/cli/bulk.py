@@ -68,8 +68,9 @@ ShardRange = Annotated[
 Runner = Annotated[
     str,
     typer.Option(
-        help="local (this process) or ray: processes of a Ray cluster, which redoes elsewhere what "
-        "a node had in hand that dies. All nodes must see --out and the inputs by the same paths."
+        help="local (this process) or ray: processes of a Ray cluster; what a node had in hand "
+        "that dies is made by another. All nodes need FastMRIGAN, and see the model, the inputs "
+        "and --out by the same paths."
     ),
 ]
 RayAddress = Annotated[

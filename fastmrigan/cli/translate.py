@@ -45,4 +45,5 @@ def translate(
     cluster = bulk.ray_options(runner, ray_address, ray_actors)
     engine = Engine(model, backend, precision, threads, batch, mode)
     output = Output(out, format, shard_size, dtype)
-    bulk.run_job(JobSpec(engine, Translated(inputs, split, label), output, shard_range), cluster)
+    spec = JobSpec(engine, Translated(inputs, split, label), output, shard_range=shard_range)
+    bulk.run_job(spec, cluster)

@@ -36,7 +36,6 @@ from fastmrigan.jobs.run import (
 from fastmrigan.jobs.spec import JobSpec
 from fastmrigan.jobs.watch import Watch
 
-USAGE_STATISTICS = "RAY_USAGE_STATS_ENABLED"
 OBJECT_STORE = 100 * 2**20  # bytes; slices never pass through it
 
 Value = TypeVar("Value")
@@ -88,7 +87,7 @@ def run_on_ray(
             except OSError as error:
                 raise disk_error(error, output, total, watch.done) from error
             finally:
-                crew.stop(watch.shard_done)
+                crew.end()
                 clear_up(output, shards)  # what a node left that died
         if signal.stopped:
             raise interrupted(output, total, watch.done)
@@ -133,9 +132,19 @@ def _connected(address: str | None) -> Iterator[Any]:
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         if address is None:
-            os.environ.setdefault(USAGE_STATISTICS, "0")
-            own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
-            ray.init("local", **own, **settings)
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            if not any(name.startswith("RAY_AUTH_") for name in os.environ):
+                # Known to this job alone; Ray would leave one in the home folder
+                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            try:
+                ray.init(
+                    "local", include_dashboard=False, object_store_memory=OBJECT_STORE, **settings
+                )
+            except RuntimeError as error:
+                raise UsageError(
+                    f"--runner ray: Ray {ray.__version__} starts no cluster of this machine; see "
+                    f"its logs, or name a cluster with --ray-address ({error})"
+                ) from error
         else:
             try:
                 _knock(address)  # Ray itself tries for minutes

@@ -114,7 +114,8 @@ class Crew:
         self.alone_since: float | None = time.monotonic()  # without any engine
         count = nodes if actors is None else actors
         gpus = " and a GPU" if self.gpus else ""
-        say(f"ray {ray.__version__}: {count} x {self.cpus} CPUs{gpus}, on {nodes} nodes")
+        each = f"{self.cpus} CPUs{gpus} each"
+        say(f"ray {ray.__version__}: {count} engines of {each}, on {nodes} nodes that have them")
         for _ in range(count):
             self._hire()
 
@@ -138,7 +139,8 @@ class Crew:
     def make(
         self, todo: deque[int], signal: StopSignal, shard_done: Callable[[ShardDone], None]
     ) -> None:
-        """Makes the shards at the places `todo` of the plan; ends early once stopped.
+        """Makes the shards at the places `todo` of the plan; once stopped, waits a little for what
+        is in hand, which is finished or dropped.
 
         Raises what making a shard raises, UsageError where an engine differs from the first one,
         and ModelRefused where actors die of it.
@@ -148,25 +150,24 @@ class Crew:
             self._hand_out()
             for done in self._done():
                 shard_done(done)
-
-    def stop(self, shard_done: Callable[[ShardDone], None]) -> None:
-        """Waits a little for the shards in hand, which are finished or dropped."""
-        self.todo.clear()
         for member in self.members:
             if member.in_hand:
                 member.actor.stop.options(concurrency_group="control").remote()
         until = time.monotonic() + GRACE_SECONDS
         while any(each.in_hand for each in self.members) and time.monotonic() < until:
-            with suppress(FastMriganError, OSError):  # why it is stopped has been said
-                for done in self._done():
-                    shard_done(done)
+            for done in self._done():
+                shard_done(done)
+
+    def end(self) -> None:
+        """Ends all actors, whatever they have in hand."""
+        for member in self.members:
+            self._end(member)
 
     def __enter__(self) -> Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for member in self.members:
-            self._end(member)
+        self.end()
 
     def _hire(self) -> None:
         made = self.ray.remote(
@@ -189,7 +190,7 @@ class Crew:
                     self.waiting[member.actor.make_shard.remote(place)] = (member, place)
 
     def _done(self) -> Iterator[ShardDone]:
-        """What is finished by now; waits for it a moment."""
+        """What is finished by now; waits for it a moment, and sees to what else has happened."""
         self._say_if_alone()
         ready, _ = self.ray.wait(list(self.waiting), timeout=POLL_SECONDS)
         for task in ready:
@@ -201,7 +202,7 @@ class Crew:
                     member.in_hand.remove(place)
                 raise (error.cause or error) from None
             except self.ray.exceptions.RayError as error:
-                self._lost(member, place, error)
+                self._lost(member, error)
                 continue
             if isinstance(result, Opened):
                 self._welcome(member, result)
@@ -228,13 +229,13 @@ class Crew:
             f"open on node {opened.node}"
         )
 
-    def _lost(self, member: Member, place: int | None, error: Exception) -> None:
+    def _lost(self, member: Member, error: Exception) -> None:
         """Gives what an actor had in hand to others, and puts another one in its place."""
         self.members.remove(member)
         self._end(member)  # should it live after all
         self.waiting = {task: held for task, held in self.waiting.items() if held[0] is not member}
         self.todo.extendleft(reversed(member.in_hand))
-        model, why = self.spec.engine.model, " ".join(str(error).split())
+        model, why = self.spec.engine.model, " ".join(str(error).split())[-300:]
         where = "no node yet" if member.node is None else f"node {member.node}"
         self.say(f"ray: lost the engine on {where}; {len(member.in_hand)} shards go to others")
         if member.node is None:

@@ -99,38 +99,52 @@ def _make(job: Job, todo: Sequence[Shard], total: int, watch: Watch, signal: Sto
 
 def pin(out: Path, task: str, pinned: dict[str, Any]) -> None:
     """Writes run.json, or holds an existing one against this run."""
-    path = out / "run.json"
-    # Looked for first: another part of this job may begin, and make its first shard, meanwhile
-    has_shards = any(path for fmt in FORMATS.values() for path in out.glob(f"{fmt.stem}-*"))
-    if not path.exists():
-        if has_shards:
-            raise UsageError(
-                f"{out}: holds shards but no run.json to go on from; take another --out"
-            )
-        with suppress(FileExistsError):  # that other part was the first
-            return write_new(path, (json.dumps(pinned, indent=2) + "\n").encode())
+    if agrees(out, task, pinned):
+        return
     try:
-        known = json.loads(path.read_text())
-        began = known.get("task", "sample")  # a job that samples states none
-        differing = [key for key in known | pinned if known.get(key) != pinned.get(key)]
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path}: unreadable ({error}); take another --out") from error
-    if began != task:
-        raise UsageError(
-            f"{path}: a job of task {began!r} began there, this one is {task!r}; take another --out"
-        )
-    if differing:
-        key = differing[0]
-        raise UsageError(
-            f"{path}: {key} is {known.get(key)!r} there and {pinned.get(key)!r} here; "
-            "resume with the same settings, or take another --out"
-        )
+        write_new(out / "run.json", (json.dumps(pinned, indent=2) + "\n").encode())
+    except FileExistsError:  # another part of the job has begun meanwhile
+        agrees(out, task, pinned)
+
+
+def agrees(out: Path, task: str, pinned: dict[str, Any]) -> bool:
+    """Whether a job began in `out` that pins the same; False where none did. Raises UsageError
+    where another job began there."""
+    path = out / "run.json"
+    # Looked for first: another part may begin, and make its first shard, before the second look
+    has_shards = any(path for fmt in FORMATS.values() for path in out.glob(f"{fmt.stem}-*"))
+    if path.exists():
+        try:
+            known = json.loads(path.read_text())
+            began = known.get("task", "sample")  # a job that samples states none
+            differing = [key for key in known | pinned if known.get(key) != pinned.get(key)]
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UsageError(f"{path}: unreadable ({error}); take another --out") from error
+        if began != task:
+            raise UsageError(
+                f"{path}: a job of task {began!r} began there, this one is {task!r}; take "
+                "another --out"
+            )
+        if differing:
+            key = differing[0]
+            raise UsageError(
+                f"{path}: {key} is {known.get(key)!r} there and {pinned.get(key)!r} here; "
+                "resume with the same settings, or take another --out"
+            )
+        return True
+    if has_shards:
+        raise UsageError(f"{out}: holds shards but no run.json to go on from; take another --out")
+    return False
 
 
 def unfinished(output: Output, shards: Sequence[Shard]) -> list[Shard]:
     """Those of `shards` that are not on the disk; clears up what earlier runs left of them."""
     clear_up(output, shards)
-    return [shard for shard in shards if not _is_there(output, shard)]
+    return [shard for shard in shards if not finished(output, shard)]
+
+
+def finished(output: Output, shard: Shard) -> bool:
+    return (output.out / FORMATS[output.format].name(shard)).exists()
 
 
 def clear_up(output: Output, shards: Sequence[Shard]) -> None:
@@ -157,11 +171,7 @@ def slices_of(shards: Sequence[Shard]) -> int:
 
 
 def share_of(output: Output, plan: Sequence[Shard], part: range) -> Share:
-    return Share(part, sum(_is_there(output, shard) for shard in plan), len(plan))
-
-
-def _is_there(output: Output, shard: Shard) -> bool:
-    return (output.out / FORMATS[output.format].name(shard)).exists()
+    return Share(part, sum(finished(output, shard) for shard in plan), len(plan))
 
 
 def interrupted(output: Output, count: int, done: int) -> Interrupted:
