@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from fastmrigan.cli.plan import show_plan
 from fastmrigan.cli.refusals import SHOWN, print_refused
 
 if TYPE_CHECKING:
+    from fastmrigan.jobs.cluster import RayOptions
     from fastmrigan.jobs.gate import GateOptions
     from fastmrigan.jobs.ready import Looked, Ready
     from fastmrigan.jobs.run import JobResult
@@ -59,6 +61,38 @@ Mode = Annotated[
     typer.Option(
         help="throughput (several engine calls at once, each on its share of the threads) or "
         "latency (one at a time). Last bits may differ between the two: a job goes on in its own."
+    ),
+]
+ShardRange = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A:B",
+        help="Only shards A up to B, B left out, of the same plan: for job arrays, whose tasks "
+        "fill one folder at the same time (examples/slurm). They must agree in all that the bytes "
+        "depend on, the processor and its instruction set among it; one that differs is refused.",
+    ),
+]
+Runner = Annotated[
+    str,
+    typer.Option(
+        help="local (this process) or ray: processes of a Ray cluster; what a node had in hand "
+        "that dies is made by another. All nodes need FastMRIGAN, and see the model, the inputs "
+        "and --out by the same paths."
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the cluster; default: $RAY_ADDRESS, else one of this machine, started for the "
+        "job, which sends no usage statistics to Ray's makers. For one that runs already, who "
+        "started it decides on those."
+    ),
+]
+RayActors = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes, each with an engine on --threads CPUs, or all of a node, and on a GPU "
+        "where the backend needs one; default: one a node."
     ),
 ]
 
@@ -109,7 +143,30 @@ BudgetCheck = Annotated[
 ]
 
 
-def run_job(spec: JobSpec, *, dry_run: bool = False, budget_check: bool = True) -> None:
+def ray_options(runner: str, address: str | None, actors: int | None) -> RayOptions | None:
+    """None for a job of this process. Raises UsageError, MissingDependency."""
+    from fastmrigan.errors import UsageError
+    from fastmrigan.jobs.cluster import RayOptions
+
+    if runner not in ("local", "ray"):
+        raise UsageError(f"--runner {runner}: unknown; choose one of local, ray")
+    if runner == "ray":
+        options = RayOptions(address, actors)
+        options.check()
+        return options
+    for name, given in (("--ray-address", address), ("--ray-actors", actors)):
+        if given is not None:
+            raise UsageError(f"{name} {given}: is for --runner ray, and the runner is local")
+    return None
+
+
+def run_job(
+    spec: JobSpec,
+    *,
+    dry_run: bool = False,
+    budget_check: bool = True,
+    cluster: RayOptions | None = None,
+) -> None:
     """Runs a job to its end, or prints its plan; says what made it and what came of it.
 
     Ends with exit code 3 where files of a folder of images were rejected.
@@ -124,7 +181,7 @@ def run_job(spec: JobSpec, *, dry_run: bool = False, budget_check: bool = True) 
             show_plan(job)
         if budget_check:
             budget.check([(spec.output.out, job.need)])
-        code = rejects_code(job) if dry_run else start(job)
+        code = rejects_code(job) if dry_run else start(job, cluster)
     if code:
         raise typer.Exit(code)
 
@@ -146,18 +203,24 @@ def made_ready(looked: Looked, scratch: contextlib.ExitStack | None = None) -> R
     return job
 
 
-def start(job: Ready) -> int:
-    """Makes what is missing of a job; its exit code."""
+def start(job: Ready, cluster: RayOptions | None = None) -> int:
+    """Makes what is missing of a job, on a Ray cluster or in this process; its exit code."""
+    from fastmrigan.jobs.cluster import run_on_ray
     from fastmrigan.jobs.gate import summary
     from fastmrigan.jobs.job import Job
     from fastmrigan.jobs.run import run
 
     output = job.spec.output
-    generator = job.spec.engine.open(job.model)
-    print(engine_line(generator))
-    made = Job(job.work, output, generator, gate=job.spec.open_gate(job.model))
-    line = result_line(output.out, run(made))
-    print(line if made.gate is None else f"{line}; {summary(output.out, made.gate.action)}")
+    if cluster is not None:
+        say = partial(print, flush=True)  # for who watches a job that takes the night
+        result = run_on_ray(job.spec, job.work, cluster, say)
+    else:
+        generator = job.spec.engine.open(job.model)
+        print(engine_line(generator))
+        made = Job(job.work, output, generator, gate=job.spec.open_gate(job.model))
+        result = run(made, job.spec.part(job.work))
+    line, gate = result_line(output.out, result), job.spec.gate
+    print(line if gate is None else f"{line}; {summary(output.out, gate.action)}")
     return tell_rejects(job)
 
 
@@ -197,4 +260,10 @@ def engine_line(generator: Generator) -> str:
 
 def result_line(out: Path, result: JobResult) -> str:
     rate = f", {result.made / result.seconds:,.0f} slices/s" if result.made else ""
-    return f"{out}: {result.slices:,} slices, {result.made:,} made now{rate}"
+    if result.share is None:
+        return f"{out}: {result.slices:,} slices, {result.made:,} made now{rate}"
+    part, there, planned = result.share.part, result.share.there, result.share.planned
+    return (
+        f"{out}: {result.slices:,} slices in shards {part.start}:{part.stop}, {result.made:,} made "
+        f"now{rate}; of the whole, {there:,} of {planned:,} shards are there"
+    )

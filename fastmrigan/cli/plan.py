@@ -27,7 +27,7 @@ def show_plan(job: Ready, after: float = 0.0) -> float:
     height, width = meta.slice_size
     print(f"plan of {output.out}:")
     line("model", f"{job.model.path} ({meta.task}, {meta.recipe})")
-    line("slices", f"{job.work.count:,} of {height}x{width}, {output.depth}; {job.done:,} done")
+    line("slices", f"{job.count:,} of {height}x{width}, {output.depth}; {job.done:,} done")
     if isinstance(inputs, Sampled):
         line("seed", f"{inputs.seed}")
     elif job.images is None:
@@ -53,7 +53,7 @@ def show_plan(job: Ready, after: float = 0.0) -> float:
             f"{told.engine:,.1f} slices/s by the engine, {told.writing:,.1f} by the writer, of "
             f"{told.measured:.1f} s and one shard",
         )
-        seconds += (job.work.count - job.done) / told.rate
+        seconds += (job.count - job.done) / told.rate
     end = datetime.now().astimezone() + timedelta(seconds=after + seconds)
     line("end", f"after {duration(seconds)}, at {end:%Y-%m-%d %H:%M:%S %z}, if it began now")
     return seconds

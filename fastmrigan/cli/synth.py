@@ -24,12 +24,18 @@ def synth(
     gate_reference: bulk.GateReference = None,
     dry_run: bulk.DryRun = False,
     budget_check: bulk.BudgetCheck = True,
+    shard_range: bulk.ShardRange = None,
+    runner: bulk.Runner = "local",
+    ray_address: bulk.RayAddress = None,
+    ray_actors: bulk.RayActors = None,
 ) -> None:
     """Generate slices in bulk: every one of them, once each, resumable at any moment."""
     from fastmrigan.jobs.output import Output
     from fastmrigan.jobs.spec import Engine, JobSpec, Sampled
 
+    cluster = bulk.ray_options(runner, ray_address, ray_actors)
     engine = Engine(model, backend, precision, threads, batch, mode)
     output = Output(out, format, shard_size, dtype)
-    spec = JobSpec(engine, Sampled(count, seed), output, bulk.gate_options(gate, gate_reference))
-    bulk.run_job(spec, dry_run=dry_run, budget_check=budget_check)
+    gated = bulk.gate_options(gate, gate_reference)
+    spec = JobSpec(engine, Sampled(count, seed), output, gated, shard_range)
+    bulk.run_job(spec, dry_run=dry_run, budget_check=budget_check, cluster=cluster)

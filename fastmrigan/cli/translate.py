@@ -44,6 +44,10 @@ def translate(
     ] = "no",
     dry_run: bulk.DryRun = False,
     budget_check: bulk.BudgetCheck = True,
+    shard_range: bulk.ShardRange = None,
+    runner: bulk.Runner = "local",
+    ray_address: bulk.RayAddress = None,
+    ray_actors: bulk.RayActors = None,
 ) -> None:
     """Translate slices in bulk: slice i of the output is input i, resumable at any moment.
 
@@ -52,12 +56,10 @@ def translate(
     from fastmrigan.jobs.output import Output
     from fastmrigan.jobs.spec import Engine, JobSpec, Translated
 
+    cluster = bulk.ray_options(runner, ray_address, ray_actors)
     engine = Engine(model, backend, precision, threads, batch, mode)
     output = Output(out, format, shard_size, dtype)
-    spec = JobSpec(
-        engine,
-        Translated(inputs, split, label, allow_burned_in),
-        output,
-        bulk.gate_options(gate, gate_reference),
-    )
-    bulk.run_job(spec, dry_run=dry_run, budget_check=budget_check)
+    gated = bulk.gate_options(gate, gate_reference)
+    sources = Translated(inputs, split, label, allow_burned_in)
+    spec = JobSpec(engine, sources, output, gated, shard_range)
+    bulk.run_job(spec, dry_run=dry_run, budget_check=budget_check, cluster=cluster)

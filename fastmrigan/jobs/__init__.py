@@ -15,8 +15,10 @@ watch.py        what a running job tells of itself: progress, and these files of
   report_figures.py    throughput over time, percentiles
   stages.py, disk.py   which stage limits; whether the disk suffices
   telling.py           none of that decides how the job ends
-run.py          a job in this process: lock, run.json, resumption
+locks.py        who may write which shards
+run.py          a job in this process: run.json, resumption
 spec.py         a job as plain values, for other processes
+cluster.py, crew.py   a job on Ray, and its actors
 file.py         jobs in a TOML file
 inputs.py       a folder of images as inputs, prepared first
 ready.py        what can be known of a job before its engine starts

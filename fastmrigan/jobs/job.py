@@ -128,10 +128,13 @@ class Job:
         since, waits = self._begun.pop(content.shard.number, (now, []))
         return ShardDone.of(content, self.busy, now - since, waits)
 
-    def make_shard(self, number: int) -> None:
-        """Makes one shard of the plan, by its place there, and puts it on the disk."""
-        for content in self.make([self.plan[number]]):
-            self.commit(content)
+    def make_shard(
+        self, place: int, stopped: Callable[[], bool] = lambda: False
+    ) -> ShardDone | None:
+        """Makes the shard at a place of the plan and puts it on the disk; None once `stopped`."""
+        for content in self.make([self.plan[place]], stopped):
+            return self.commit(content)
+        return None
 
     def _next(self, made: Batches) -> tuple[Float32 | None, float]:
         """The next batch, and the seconds for which the engine was waited for."""

@@ -12,7 +12,7 @@ from fastmrigan.jobs.budget import Need, need_of, room_of
 from fastmrigan.jobs.inputs import PreparedInputs, check_images, of_images, prepare_images
 from fastmrigan.jobs.job import Work
 from fastmrigan.jobs.plan import Shard
-from fastmrigan.jobs.run import agrees, missing
+from fastmrigan.jobs.run import agrees, missing, slices_of
 from fastmrigan.jobs.spec import JobSpec
 from fastmrigan.runtime.backends import choose
 from fastmrigan.runtime.engine_file import EngineFile, read_model
@@ -39,7 +39,9 @@ class Ready:
 
     @property
     def plan(self) -> list[Shard]:
-        return list(self.work.plan(self.spec.output))
+        """The shards to make: of the whole plan, or of the spec's range of it."""
+        whole, part = self.work.plan(self.spec.output), self.spec.part(self.work)
+        return list(whole) if part is None else [whole[place] for place in part]
 
     @property
     def todo(self) -> list[Shard]:
@@ -47,9 +49,14 @@ class Ready:
         return missing(self.spec.output, self.plan)
 
     @property
+    def count(self) -> int:
+        """Slices to make, those in the folder counted."""
+        return slices_of(self.plan)
+
+    @property
     def done(self) -> int:
-        """Slices in the folder."""
-        return self.work.count - sum(shard.count for shard in self.todo)
+        """Of these, the slices in the folder."""
+        return self.count - slices_of(self.todo)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -7,9 +7,11 @@ it is whole and on the disk, so the final names in a folder are the manifest of 
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import secrets
 import shutil
 import tarfile
 import zipfile
@@ -52,15 +54,21 @@ def commit(folder: Path, fmt: Format, content: Content, origin: Origin) -> None:
     Its receipt is on the disk before it takes its name, so that every shard that has one has both.
     """
     final = folder / fmt.name(content.shard)
-    aside = final.with_name(final.name + TMP)  # one writer a shard: the next one clears it up
-    remove(aside)
+    # Nobody else's name, be it on another machine: where a process is held for dead and its shard
+    # made again, both may write it. The next run clears up what is left.
+    aside = final.with_name(f"{final.name}.{secrets.token_hex(8)}{TMP}")
     try:
         digests = fmt.write(aside, content, origin)
         receipts.write(folder, final.name, digests, content)
     except OSError:
         remove(aside)  # a full disk needs its space back
         raise
-    os.replace(aside, final)
+    try:
+        os.replace(aside, final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        remove(aside)  # a folder is not replaced: it is there already, of the same bytes
     sync_folder(folder)
 
 

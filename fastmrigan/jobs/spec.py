@@ -9,6 +9,7 @@ from fastmrigan.imaging.dataset import PreparedDataset
 from fastmrigan.jobs.gate import Gate, GateOptions
 from fastmrigan.jobs.job import Job, Work
 from fastmrigan.jobs.output import Output
+from fastmrigan.jobs.plan import shard_range
 from fastmrigan.jobs.sampling import JobOptions, sampling
 from fastmrigan.jobs.translation import translation
 from fastmrigan.runtime.engine_file import EngineFile, read_model
@@ -65,6 +66,13 @@ class JobSpec:
     inputs: Sampled | Translated
     output: Output
     gate: GateOptions | None = None
+    shard_range: str | None = None  # "A:B": the places of the plan to make; None: all of them
+
+    def part(self, work: Work) -> range | None:
+        """The places of the plan to make, where not all. Raises UsageError."""
+        if self.shard_range is None:
+            return None
+        return shard_range(self.shard_range, len(work.plan(self.output)))
 
     def work(self, model: ModelFile | EngineFile) -> Work:
         """What the job makes; reads the inputs' index, and opens no engine. Raises as
