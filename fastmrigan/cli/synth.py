@@ -20,10 +20,12 @@ def synth(
     batch: bulk.Batch = 64,
     threads: bulk.Threads = None,
     mode: bulk.Mode = "throughput",
+    workers: bulk.Workers = None,
 ) -> None:
     """Generate slices in bulk: every one of them, once each, resumable at any moment."""
     from fastmrigan.jobs.output import Output
     from fastmrigan.jobs.spec import Engine, JobSpec, Sampled
 
     engine = Engine(model, backend, precision, threads, batch, mode)
-    bulk.run_job(JobSpec(engine, Sampled(count, seed), Output(out, format, shard_size, dtype)))
+    output = Output(out, format, shard_size, dtype)
+    bulk.run_job(JobSpec(engine, Sampled(count, seed), output), workers)

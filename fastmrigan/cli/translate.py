@@ -30,6 +30,7 @@ def translate(
     batch: bulk.Batch = 8,
     threads: bulk.Threads = None,
     mode: bulk.Mode = "throughput",
+    workers: bulk.Workers = None,
 ) -> None:
     """Translate prepared slices in bulk: slice i of the output is input i, resumable at any moment.
 
@@ -40,4 +41,4 @@ def translate(
 
     engine = Engine(model, backend, precision, threads, batch, mode)
     output = Output(out, format, shard_size, dtype)
-    bulk.run_job(JobSpec(engine, Translated(inputs, split, label), output))
+    bulk.run_job(JobSpec(engine, Translated(inputs, split, label), output), workers)

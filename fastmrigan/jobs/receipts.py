@@ -27,7 +27,7 @@ class Receipt:
     shard: int
     first: int
     count: int  # slices of the plan; left out or there
-    files: dict[str, str]  # name within the job's folder: sha256
+    files: dict[str, str]  # name within the job's folder: sha256; none of a volume with a hole
     left_out: dict[int, str]  # index: why
     flagged: dict[int, str]
 
@@ -37,13 +37,14 @@ def path_of(folder: Path, name: str) -> Path:
     return folder / FOLDER / f"{name}.json"
 
 
-def write(folder: Path, name: str, made: Path, content: Content) -> None:
-    """Puts the receipt of the shard `name` on the disk; its files lie at `made` until then."""
+def write(folder: Path, name: str, made: Path | None, content: Content) -> None:
+    """Puts the receipt of the shard `name` on the disk; its files lie at `made` until then, or it
+    has none."""
     receipt = {
         "shard": content.shard.number,
         "first": content.shard.first,
         "count": content.shard.count,
-        "files": digests(made, name),
+        "files": {} if made is None else digests(made, name),
         "left_out": {str(index): why for index, why in sorted(content.left_out.items())},
         "flagged": {str(index): why for index, why in sorted(content.flagged.items())},
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from typing import Any
 from fastmrigan.errors import DiskFull, Interrupted, UsageError
 from fastmrigan.files import TMP, is_full, write_whole
 from fastmrigan.interrupt import StopSignal
+from fastmrigan.jobs import quarantine, receipts
 from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.job import Job
 from fastmrigan.jobs.output import Output
@@ -34,9 +35,10 @@ SHARDS_WAITING = 2  # finished by the engine, not yet on the disk
 class JobResult:
     """How a job ended."""
 
-    slices: int  # in the folder now
+    slices: int  # of the plan, made or left out, in the folder now
     made: int  # by this run
     seconds: float  # of this run, engine start left out
+    quarantined: int = 0  # inputs that are left out, since they ended processes
 
 
 def run(job: Job) -> JobResult:
@@ -47,6 +49,7 @@ def run(job: Job) -> JobResult:
     """
     with only_writer(job.output.out):
         pin(job.output.out, job.work.task, job.pinned)
+        job.skipped.update(quarantine.read(job.output.out))
         todo = unfinished(job.output, job.plan)
         done = job.work.count - sum(shard.count for shard in todo)
         with (
@@ -54,32 +57,47 @@ def run(job: Job) -> JobResult:
             Watch(job.work.command, job.work.count, done) as watch,
         ):
             _make(job, todo, watch, signal)
-        return JobResult(watch.done, watch.made, watch.seconds)
+        return JobResult(watch.done, watch.made, watch.seconds, len(job.skipped))
 
 
 def _make(job: Job, todo: Sequence[Shard], watch: Watch, signal: StopSignal) -> None:
+    try:
+        make_all(job, todo, watch.shard_done, lambda: signal.stopped)
+    except OSError as error:
+        raise disk_error(error, job.output, job.work.count, watch.done) from error
+    if signal.stopped:
+        raise interrupted(job.output, job.work.count, watch.done)
+
+
+def make_all(
+    job: Job,
+    shards: Iterable[Shard],
+    told: Callable[[ShardDone], None],
+    stopped: Callable[[], bool],
+) -> None:
+    """Makes shards, taken as they are needed, and puts each on the disk for good before it is
+    `told`.
+
+    Ends early once `stopped`, with every finished shard kept. Raises what the engine raises, and
+    OSError as the disk does.
+    """
     waiting: deque[Future[ShardDone]] = deque()
 
     def settle(leave: int) -> None:
         while len(waiting) > leave:
-            watch.shard_done(waiting[0].result())
+            told(waiting[0].result())
             waiting.popleft()
 
     with ThreadPoolExecutor(1, "shard-writer") as writer:
         try:
-            for content in job.make(todo, lambda: signal.stopped):
+            for content in job.make(shards, stopped):
                 waiting.append(writer.submit(job.commit, content))
                 settle(SHARDS_WAITING)
             settle(0)
-        except OSError as error:
+        except OSError:
             for written in waiting:
                 written.cancel()
-            raise disk_error(error, job.output, job.work.count, watch.done) from error
-    if signal.stopped:
-        raise Interrupted(
-            f"{job.output.out}: stopped with {watch.done:,} of {job.work.count:,} slices made; "
-            "the same command goes on from there"
-        )
+            raise
 
 
 def pin(out: Path, task: str, pinned: dict[str, Any]) -> None:
@@ -111,10 +129,18 @@ def pin(out: Path, task: str, pinned: dict[str, Any]) -> None:
 
 def unfinished(output: Output, plan: Sequence[Shard]) -> list[Shard]:
     """The shards that are not on the disk; clears up what an earlier run left half-made."""
-    fmt = FORMATS[output.format]
-    for leftover in output.out.glob(f"{fmt.stem}-*{TMP}"):
+    for leftover in output.out.glob(f"{FORMATS[output.format].stem}-*{TMP}"):
         remove(leftover)
-    return [shard for shard in plan if not (output.out / fmt.name(shard)).exists()]
+    return [shard for shard in plan if not finished(output, shard)]
+
+
+def finished(output: Output, shard: Shard) -> bool:
+    """Whether all that a shard can be is on the disk."""
+    fmt = FORMATS[output.format]
+    if (output.out / fmt.name(shard)).exists():
+        return True
+    receipt = receipts.path_of(output.out, fmt.name(shard))
+    return fmt.entire and receipt.exists() and not receipts.read(receipt).files
 
 
 @contextmanager
@@ -133,6 +159,13 @@ def only_writer(out: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise UsageError(f"{out}: another job is writing there; wait for it to end") from error
         yield
+
+
+def interrupted(output: Output, count: int, done: int) -> Interrupted:
+    return Interrupted(
+        f"{output.out}: stopped with {done:,} of {count:,} slices made; the same command goes on "
+        "from there"
+    )
 
 
 def disk_error(error: OSError, output: Output, count: int, done: int) -> Exception:

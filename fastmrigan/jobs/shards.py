@@ -50,8 +50,12 @@ def commit(folder: Path, fmt: Format, content: Content, origin: Origin) -> None:
     """Puts a shard on the disk for good: written and fsynced aside, renamed, its folder fsynced.
 
     Its receipt is on the disk before it takes its name, so that every shard that has one has both.
+    A shard of an `entire` format that lacks slices has a receipt alone, without files.
     """
     final = folder / fmt.name(content.shard)
+    if fmt.entire and len(content.indices) < content.shard.count:
+        receipts.write(folder, final.name, None, content)
+        return
     aside = final.with_name(final.name + TMP)  # one writer a shard: the next one clears it up
     remove(aside)
     try:
