@@ -94,7 +94,9 @@ def run_job(spec: JobSpec, workers: int | None = None) -> None:
     else:
         from fastmrigan.jobs.supervisor import supervise
 
-        result = supervise(spec, work, workers, lambda ready, count: print(crew_line(ready, count)))
+        result = supervise(
+            spec, work, workers, lambda ready, count: print(workers_line(ready, count))
+        )
     print(result_line(spec.output.out, result))
     if result.quarantined:
         print(quarantine_line(spec.output, result.quarantined), file=sys.stderr)
@@ -106,7 +108,7 @@ def engine_line(generator: Generator) -> str:
     return line_of(engine.describe(), engine.why_precision, generator.reason)
 
 
-def crew_line(ready: Ready, workers: int) -> str:
+def workers_line(ready: Ready, workers: int) -> str:
     line = line_of(ready.pinned, ready.why_precision, ready.reason)
     return f"1 worker: {line}" if workers == 1 else f"{workers} workers, each {line}"
 

@@ -10,4 +10,7 @@ job.py          work with its engine: shards made and committed
 watch.py        what a running job tells of itself
 run.py          a job in this process: lock, run.json, resumption
 spec.py         a job as plain values, for other processes
+supervisor.py   a job in worker processes: who makes what, and what is done when one dies
+process.py, worker.py, messages.py   the two sides of a worker, and what they say to each other
+search.py, quarantine.py   inputs that end processes: which they are, and the list of them
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -129,9 +130,21 @@ def pin(out: Path, task: str, pinned: dict[str, Any]) -> None:
 
 def unfinished(output: Output, plan: Sequence[Shard]) -> list[Shard]:
     """The shards that are not on the disk; clears up what an earlier run left half-made."""
-    for leftover in output.out.glob(f"{FORMATS[output.format].stem}-*{TMP}"):
-        remove(leftover)
+    clear_up(output, plan)
     return [shard for shard in plan if not finished(output, shard)]
+
+
+def clear_up(output: Output, shards: Sequence[Shard]) -> None:
+    """Removes what is half-made of `shards`, and of no others: those may be in the making."""
+    numbers = {shard.number for shard in shards}
+    stem = FORMATS[output.format].stem
+    for leftover in (
+        *output.out.glob(f"{stem}-*{TMP}"),
+        *(output.out / receipts.FOLDER).glob(f".{stem}-*{TMP}"),
+    ):
+        named = re.match(rf"\.?{stem}-(\d+)\.", leftover.name)
+        if named is not None and int(named[1]) in numbers:
+            remove(leftover)
 
 
 def finished(output: Output, shard: Shard) -> bool:

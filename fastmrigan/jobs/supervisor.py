@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from fastmrigan.errors import FastMriganError, ModelRefused, UsageError
-from fastmrigan.files import TMP, sync_folder
+from fastmrigan.files import sync_folder
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.jobs import quarantine, receipts
 from fastmrigan.jobs.formats import FORMATS
@@ -29,6 +29,7 @@ from fastmrigan.jobs.plan import Shard
 from fastmrigan.jobs.process import Worker, devices_for, manner_of_death
 from fastmrigan.jobs.run import (
     JobResult,
+    clear_up,
     disk_error,
     finished,
     interrupted,
@@ -37,13 +38,13 @@ from fastmrigan.jobs.run import (
     unfinished,
 )
 from fastmrigan.jobs.search import Search, indices
-from fastmrigan.jobs.shards import remove
 from fastmrigan.jobs.spec import JobSpec
 from fastmrigan.jobs.watch import ShardDone, Watch
 from fastmrigan.runtime.machine import usable_cores
 
 MAX_WORKERS = 256
 AHEAD = 2  # shards that a worker has waiting beside those it has begun
+STILLBORN = 3  # deaths of a worker in a row, before it is ready, that end a job
 LISTEN_SECONDS = 0.2  # until a signal is looked for
 GRACE_SECONDS = 10.0  # for a worker to put on the disk what is finished, once it is told to end
 
@@ -73,19 +74,19 @@ def supervise(
         missing = sum(not finished(output, shard) for shard in plan)
         with (
             StopSignal() as stop,
-            Crew(spec, work, max(1, min(workers, missing)), skipped, stop) as crew,
+            Supervisor(spec, work, max(1, min(workers, missing)), skipped, stop) as led,
         ):
-            ready = crew.first_report()
+            ready = led.first_report()
             pin(output.out, work.task, ready.pinned)
-            started(ready, crew.size)
+            started(ready, led.size)
             todo = unfinished(output, plan)
             done = work.count - sum(shard.count for shard in todo)
             with Watch(work.command, work.count, done) as watch:
-                crew.make(todo, done, watch.shard_done)
+                led.make(todo, done, watch.shard_done)
         return JobResult(watch.done, watch.made, watch.seconds, len(skipped))
 
 
-class Crew:
+class Supervisor:
     """The workers of a job; use it in a `with` statement, which leaves none behind."""
 
     def __init__(
@@ -107,7 +108,7 @@ class Crew:
         self.stillborn: Counter[int] = Counter()  # deaths of a worker since it was last ready
         self.in_vain = 0  # deaths since a shard was last done
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> Supervisor:
         for number in range(self.size):
             self._start(number)
         return self
@@ -125,7 +126,7 @@ class Crew:
         deadline = time.monotonic() + GRACE_SECONDS
         for worker in self.workers:
             worker.end(max(0.0, deadline - time.monotonic()))
-            self._clear_up(worker)
+            clear_up(self.output, worker.begun)
 
     def first_report(self) -> Ready:
         """What the first worker to have its engine open says of it."""
@@ -139,6 +140,9 @@ class Crew:
         done: slices that are there before.
         """
         self.todo, self.left, self.done, self.told = deque(todo), set(todo), done, told
+        lacking = set(range(self.size)) - {worker.number for worker in self.workers}
+        for number in sorted(lacking) if todo else ():
+            self._start(number)  # it died while there was nothing to make yet
         for worker in self.workers:
             self._feed(worker)
         while self.left:
@@ -269,16 +273,8 @@ class Crew:
                 worker.begun.remove(shard)
                 worker.alone = False
                 self._finish(ShardDone(shard, receipt.left_out, receipt.flagged, {}))
-        self._clear_up(worker)
+        clear_up(self.output, worker.begun)
         return status
-
-    def _clear_up(self, worker: Worker) -> None:
-        """Removes what it left half-made."""
-        fmt = FORMATS[self.output.format]
-        for shard in worker.begun:
-            remove(self.output.out / (fmt.name(shard) + TMP))
-        for aside in (self.output.out / receipts.FOLDER).glob(f".*.{worker.process.pid}{TMP}"):
-            remove(aside)
 
     def _mourn(self, worker: Worker, status: int) -> None:
         """Makes up for a worker that died: what it had goes to others, and another takes its place;
@@ -288,7 +284,7 @@ class Crew:
             return
         if not worker.ready:
             self.stillborn[worker.number] += 1
-            if self.report is None or self.stillborn[worker.number] > 1:
+            if self.report is None or self.stillborn[worker.number] == STILLBORN:
                 self.failure = Casualty(
                     f"a worker ended before its engine was open ({how}): take fewer --workers, "
                     "or another --backend"
