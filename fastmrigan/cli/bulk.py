@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,8 +16,10 @@ from fastmrigan.cli.plan import show_plan
 from fastmrigan.cli.refusals import SHOWN, print_refused
 
 if TYPE_CHECKING:
+    from fastmrigan.jobs import messages
     from fastmrigan.jobs.cluster import RayOptions
     from fastmrigan.jobs.gate import GateOptions
+    from fastmrigan.jobs.output import Output
     from fastmrigan.jobs.ready import Looked, Ready
     from fastmrigan.jobs.run import JobResult
     from fastmrigan.jobs.spec import JobSpec
@@ -55,12 +58,27 @@ Precision = Annotated[
     ),
 ]
 Batch = Annotated[int, typer.Option(help="Slices an engine call.")]
-Threads = Annotated[int | None, typer.Option(help="Default: all this process may use.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        help="Of the engine; with --workers, of each one's. Default: all this process may use, "
+        "shared out among the workers."
+    ),
+]
 Mode = Annotated[
     str,
     typer.Option(
         help="throughput (several engine calls at once, each on its share of the threads) or "
         "latency (one at a time). Last bits may differ between the two: a job goes on in its own."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes that share the job, each with an engine of its own (and of several CUDA "
+        "devices, one each). One that dies is replaced, and an input that ends two is left out. "
+        "The same --threads give the same bytes, however many there are. Default: none but this "
+        "process."
     ),
 ]
 ShardRange = Annotated[
@@ -143,14 +161,18 @@ BudgetCheck = Annotated[
 ]
 
 
-def ray_options(runner: str, address: str | None, actors: int | None) -> RayOptions | None:
-    """None for a job of this process. Raises UsageError, MissingDependency."""
+def ray_options(
+    runner: str, address: str | None, actors: int | None, workers: int | None
+) -> RayOptions | None:
+    """None for a job of this machine. Raises UsageError, MissingDependency."""
     from fastmrigan.errors import UsageError
     from fastmrigan.jobs.cluster import RayOptions
 
     if runner not in ("local", "ray"):
         raise UsageError(f"--runner {runner}: unknown; choose one of local, ray")
     if runner == "ray":
+        if workers is not None:
+            raise UsageError(f"--workers {workers}: is for --runner local; give --ray-actors")
         options = RayOptions(address, actors)
         options.check()
         return options
@@ -165,6 +187,7 @@ def run_job(
     *,
     dry_run: bool = False,
     budget_check: bool = True,
+    workers: int | None = None,
     cluster: RayOptions | None = None,
 ) -> None:
     """Runs a job to its end, or prints its plan; says what made it and what came of it.
@@ -181,7 +204,7 @@ def run_job(
             show_plan(job)
         if budget_check:
             budget.check([(spec.output.out, job.need)])
-        code = rejects_code(job) if dry_run else start(job, cluster)
+        code = rejects_code(job) if dry_run else start(job, workers, cluster)
     if code:
         raise typer.Exit(code)
 
@@ -203,17 +226,26 @@ def made_ready(looked: Looked, scratch: contextlib.ExitStack | None = None) -> R
     return job
 
 
-def start(job: Ready, cluster: RayOptions | None = None) -> int:
-    """Makes what is missing of a job, on a Ray cluster or in this process; its exit code."""
+def start(job: Ready, workers: int | None = None, cluster: RayOptions | None = None) -> int:
+    """Makes what is missing of a job, on a Ray cluster, in worker processes or in this one.
+
+    Returns its exit code.
+    """
+    from fastmrigan.errors import EXIT_OK, EXIT_SOME_REJECTED
     from fastmrigan.jobs.cluster import run_on_ray
     from fastmrigan.jobs.gate import summary
     from fastmrigan.jobs.job import Job
     from fastmrigan.jobs.run import run
+    from fastmrigan.jobs.supervisor import supervise
 
     output = job.spec.output
     if cluster is not None:
         say = partial(print, flush=True)  # for who watches a job that takes the night
         result = run_on_ray(job.spec, job.work, cluster, say)
+    elif workers is not None:
+        result = supervise(
+            job.spec, job.work, workers, lambda ready, count: print(workers_line(ready, count))
+        )
     else:
         generator = job.spec.engine.open(job.model)
         print(engine_line(generator))
@@ -221,7 +253,9 @@ def start(job: Ready, cluster: RayOptions | None = None) -> int:
         result = run(made, job.spec.part(job.work))
     line, gate = result_line(output.out, result), job.spec.gate
     print(line if gate is None else f"{line}; {summary(output.out, gate.action)}")
-    return tell_rejects(job)
+    if result.quarantined:
+        print(quarantine_line(output, result.quarantined), file=sys.stderr)
+    return tell_rejects(job) or (EXIT_SOME_REJECTED if result.quarantined else EXIT_OK)
 
 
 def tell_rejects(job: Ready) -> int:
@@ -249,12 +283,38 @@ def rejects_code(job: Ready) -> int:
 
 def engine_line(generator: Generator) -> str:
     engine = generator.backend
-    why = f" ({engine.why_precision})" if engine.why_precision else ""
-    nodes = "".join(f"; {count} nodes on {name}" for name, count in engine.nodes().items())
+    return line_of(engine.describe(), engine.why_precision, generator.reason)
+
+
+def workers_line(ready: messages.Ready, workers: int) -> str:
+    line = line_of(ready.pinned, ready.why_precision, ready.reason)
+    return f"1 worker: {line}" if workers == 1 else f"{workers} workers, each {line}"
+
+
+def line_of(engine: Mapping[str, Any], why_precision: str, reason: str) -> str:
+    """engine: what a backend says when it is asked to describe itself."""
+    why = f" ({why_precision})" if why_precision else ""
+    nodes = "".join(f"; {count} nodes on {name}" for name, count in engine["nodes"].items())
     return (
-        f"{engine.name} {engine.version} in {engine.precision}{why} on {engine.device}, for "
-        f"{engine.mode}: threads {engine.threads}, streams {engine.streams}, "
-        f"{'pinned' if engine.pinning else 'not pinned'}{nodes} ({generator.reason})"
+        f"{engine['backend']} {engine['version']} in {engine['precision']}{why} on "
+        f"{engine['device']}, for {engine['mode']}: threads {engine['threads']}, streams "
+        f"{engine['streams']}, {'pinned' if engine['pinning'] else 'not pinned'}{nodes} ({reason})"
+    )
+
+
+def quarantine_line(output: Output, count: int) -> str:
+    """What became of inputs that ended processes, and what to do."""
+    inputs = "1 input" if count == 1 else f"{count:,} inputs"
+    lost = (
+        "their series have no volume, since one cannot have a hole; --format dicom or png keeps "
+        "their other slices"
+        if output.format == "nifti"
+        else "their slices are left out"
+    )
+    listed = output.out / "quarantine.jsonl"
+    return (
+        f"{inputs} quarantined, which ended the processes that worked on them (see {listed}): "
+        f"{lost}"
     )
 
 

@@ -24,6 +24,7 @@ def synth(
     gate_reference: bulk.GateReference = None,
     dry_run: bulk.DryRun = False,
     budget_check: bulk.BudgetCheck = True,
+    workers: bulk.Workers = None,
     shard_range: bulk.ShardRange = None,
     runner: bulk.Runner = "local",
     ray_address: bulk.RayAddress = None,
@@ -33,9 +34,9 @@ def synth(
     from fastmrigan.jobs.output import Output
     from fastmrigan.jobs.spec import Engine, JobSpec, Sampled
 
-    cluster = bulk.ray_options(runner, ray_address, ray_actors)
+    cluster = bulk.ray_options(runner, ray_address, ray_actors, workers)
     engine = Engine(model, backend, precision, threads, batch, mode)
     output = Output(out, format, shard_size, dtype)
     gated = bulk.gate_options(gate, gate_reference)
     spec = JobSpec(engine, Sampled(count, seed), output, gated, shard_range)
-    bulk.run_job(spec, dry_run=dry_run, budget_check=budget_check, cluster=cluster)
+    bulk.run_job(spec, dry_run=dry_run, budget_check=budget_check, workers=workers, cluster=cluster)

@@ -44,6 +44,7 @@ def translate(
     ] = "no",
     dry_run: bulk.DryRun = False,
     budget_check: bulk.BudgetCheck = True,
+    workers: bulk.Workers = None,
     shard_range: bulk.ShardRange = None,
     runner: bulk.Runner = "local",
     ray_address: bulk.RayAddress = None,
@@ -56,10 +57,10 @@ def translate(
     from fastmrigan.jobs.output import Output
     from fastmrigan.jobs.spec import Engine, JobSpec, Translated
 
-    cluster = bulk.ray_options(runner, ray_address, ray_actors)
+    cluster = bulk.ray_options(runner, ray_address, ray_actors, workers)
     engine = Engine(model, backend, precision, threads, batch, mode)
     output = Output(out, format, shard_size, dtype)
     gated = bulk.gate_options(gate, gate_reference)
     sources = Translated(inputs, split, label, allow_burned_in)
     spec = JobSpec(engine, sources, output, gated, shard_range)
-    bulk.run_job(spec, dry_run=dry_run, budget_check=budget_check, cluster=cluster)
+    bulk.run_job(spec, dry_run=dry_run, budget_check=budget_check, workers=workers, cluster=cluster)

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from fastmrigan.errors import MissingDependency, UsageError
 from fastmrigan.files import TMP
 from fastmrigan.interrupt import StopSignal
+from fastmrigan.jobs import quarantine
 from fastmrigan.jobs.crew import Crew
 from fastmrigan.jobs.job import Work
 from fastmrigan.jobs.locks import only_writer
@@ -93,7 +94,8 @@ def run_on_ray(
         if signal.stopped:
             raise interrupted(output, total, watch.done)
         share = None if part is None else share_of(output, plan, part)
-        return JobResult(watch.done, watch.made, watch.seconds, share)
+        left_out = len(quarantine.read(output.out))
+        return JobResult(watch.done, watch.made, watch.seconds, left_out, share)
 
 
 def absolute(value: Value) -> Value:

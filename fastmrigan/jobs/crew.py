@@ -20,6 +20,7 @@ from typing import Any
 
 from fastmrigan.errors import FastMriganError, Interrupted, ModelRefused, UsageError
 from fastmrigan.interrupt import StopSignal
+from fastmrigan.jobs import quarantine
 from fastmrigan.jobs.job import Job
 from fastmrigan.jobs.spec import Engine, JobSpec
 from fastmrigan.jobs.watch import ShardDone
@@ -63,6 +64,7 @@ class Maker:
                     f"{token.parent}: is another folder there; name an --out that all nodes share"
                 )
             self.job = self.spec.open()
+            self.job.skipped.update(quarantine.read(self.spec.output.out))
         except FastMriganError as error:
             error.args = (f"on node {node}: {error}",)
             raise

@@ -177,6 +177,7 @@ class Format:
     stem: str = "shard"
     dtypes: tuple[str, ...] = ("uint8", "uint16")  # of the pixels; the first is the default
     package: str | None = None  # what must be installed (extra: dicom)
+    entire: bool = False  # a shard that lacks a slice is not written at all
 
     def name(self, shard: Shard) -> str:
         """Of a finished shard, in the job's folder."""
@@ -196,5 +197,7 @@ FORMATS = {
     "png": Format("", write_png),
     "dicom": Format(".tar", write_dicom, dtypes=WHOLE, package="pydicom"),
     "dicom-files": Format("", write_dicom_files, dtypes=WHOLE, package="pydicom"),
-    "nifti": Format(".nii.gz", write_nifti, stem="series", dtypes=WHOLE, package="nibabel"),
+    "nifti": Format(
+        ".nii.gz", write_nifti, stem="series", dtypes=WHOLE, package="nibabel", entire=True
+    ),
 }

@@ -27,6 +27,7 @@ from fastmrigan.jobs.watch import ShardDone
 from fastmrigan.runtime.backends.base import Batches, Float32
 from fastmrigan.runtime.generator import Generator
 
+HOLE = "another slice of its volume is left out, and a volume has no holes"
 LAYOUT = 1  # of the bytes in a shard; a change that alters them raises it
 
 
@@ -118,12 +119,14 @@ class Job:
 
     def commit(self, content: Content) -> ShardDone:
         """Puts a shard on the disk for good; may run in another thread than `make`."""
-        output = self.output
+        output, fmt = self.output, FORMATS[self.output.format]
         if self.gate is not None:
             with self._stage("gate"):
                 content = self.gate(content, self.work.origin.sources)
+        if fmt.entire and content.left_out:
+            content = content.without(dict.fromkeys(content.indices, HOLE))
         with self._stage("write"):
-            commit(output.out, FORMATS[output.format], content, self.work.origin)
+            commit(output.out, fmt, content, self.work.origin)
         now = time.perf_counter()
         since, waits = self._begun.pop(content.shard.number, (now, []))
         return ShardDone.of(content, self.busy, now - since, waits)

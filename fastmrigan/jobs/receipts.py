@@ -28,7 +28,7 @@ class Receipt:
     shard: int
     first: int
     count: int  # slices of the plan; left out or there
-    files: dict[str, str]  # name within the job's folder: sha256
+    files: dict[str, str]  # name within the job's folder: sha256; none of a volume with a hole
     left_out: dict[int, str]  # index: why
     flagged: dict[int, str]
 
@@ -39,7 +39,8 @@ def path_of(folder: Path, name: str) -> Path:
 
 
 def write(folder: Path, name: str, digests: dict[str, str], content: Content) -> None:
-    """Puts the receipt of the shard `name` on the disk. digests: what its format's writer said."""
+    """Puts the receipt of the shard `name` on the disk. digests: what its format's writer said, or
+    nothing of a shard without files."""
     receipt = {
         "shard": content.shard.number,
         "first": content.shard.first,

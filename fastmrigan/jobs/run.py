@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from typing import Any
 from fastmrigan.errors import DiskFull, Interrupted, UsageError
 from fastmrigan.files import TMP, is_full, write_new
 from fastmrigan.interrupt import StopSignal
-from fastmrigan.jobs import receipts
+from fastmrigan.jobs import quarantine, receipts
 from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.job import Job
 from fastmrigan.jobs.locks import only_writer
@@ -47,9 +47,10 @@ class Share:
 class JobResult:
     """How a job ended; of a part of its plan, where it was for that alone."""
 
-    slices: int  # in the folder now
+    slices: int  # of the plan, made or left out, in the folder now
     made: int  # by this run
     seconds: float  # of this run, engine start left out
+    quarantined: int = 0  # inputs that are left out, since they ended processes
     share: Share | None = None  # None: the whole
 
 
@@ -63,6 +64,7 @@ def run(job: Job, part: range | None = None) -> JobResult:
     own = range(len(job.plan)) if part is None else part
     with only_writer(job.output.out, own):
         pin(job.output.out, job.work.task, job.pinned)
+        job.skipped.update(quarantine.read(job.output.out))
         shards = [job.plan[place] for place in own]
         todo = unfinished(job.output, shards)
         total = slices_of(shards)
@@ -78,29 +80,47 @@ def run(job: Job, part: range | None = None) -> JobResult:
         ):
             _make(job, todo, total, watch, signal)
         share = None if part is None else share_of(job.output, job.plan, part)
-        return JobResult(watch.done, watch.made, watch.seconds, share)
+        return JobResult(watch.done, watch.made, watch.seconds, len(job.skipped), share)
 
 
 def _make(job: Job, todo: Sequence[Shard], total: int, watch: Watch, signal: StopSignal) -> None:
+    try:
+        make_all(job, todo, watch.shard_done, lambda: signal.stopped)
+    except OSError as error:
+        raise disk_error(error, job.output, total, watch.done) from error
+    if signal.stopped:
+        raise interrupted(job.output, total, watch.done)
+
+
+def make_all(
+    job: Job,
+    shards: Iterable[Shard],
+    told: Callable[[ShardDone], None],
+    stopped: Callable[[], bool],
+) -> None:
+    """Makes shards, taken as they are needed, and puts each on the disk for good before it is
+    `told`.
+
+    Ends early once `stopped`, with every finished shard kept. Raises what the engine raises, and
+    OSError as the disk does.
+    """
     waiting: deque[Future[ShardDone]] = deque()
 
     def settle(leave: int) -> None:
         while len(waiting) > leave:
-            watch.shard_done(waiting[0].result())
+            told(waiting[0].result())
             waiting.popleft()
 
     with ThreadPoolExecutor(1, "shard-writer") as writer:
         try:
-            for content in job.make(todo, lambda: signal.stopped):
+            for content in job.make(shards, stopped):
                 waiting.append(writer.submit(job.commit, content))
                 settle(SHARDS_WAITING)
             settle(0)
-        except OSError as error:
+        except OSError:
             for written in waiting:
                 written.cancel()
-            raise disk_error(error, job.output, total, watch.done) from error
-    if signal.stopped:
-        raise interrupted(job.output, total, watch.done)
+            raise
 
 
 def pin(out: Path, task: str, pinned: dict[str, Any]) -> None:
@@ -159,7 +179,12 @@ def missing(output: Output, shards: Sequence[Shard]) -> list[Shard]:
 
 
 def finished(output: Output, shard: Shard) -> bool:
-    return (output.out / FORMATS[output.format].name(shard)).exists()
+    """Whether all that a shard can be is on the disk."""
+    fmt = FORMATS[output.format]
+    if (output.out / fmt.name(shard)).exists():
+        return True
+    receipt = receipts.path_of(output.out, fmt.name(shard))
+    return fmt.entire and receipt.exists() and not receipts.read(receipt).files
 
 
 def clear_up(output: Output, shards: Sequence[Shard]) -> None:

@@ -52,8 +52,12 @@ def commit(folder: Path, fmt: Format, content: Content, origin: Origin) -> None:
     """Puts a shard on the disk for good: written and fsynced aside, renamed, its folder fsynced.
 
     Its receipt is on the disk before it takes its name, so that every shard that has one has both.
+    A shard of an `entire` format that lacks slices has a receipt alone, without files.
     """
     final = folder / fmt.name(content.shard)
+    if fmt.entire and len(content.indices) < content.shard.count:
+        receipts.write(folder, final.name, {}, content)
+        return
     # Nobody else's name, be it on another machine: where a process is held for dead and its shard
     # made again, both may write it. The next run clears up what is left.
     aside = final.with_name(f"{final.name}.{secrets.token_hex(8)}{TMP}")

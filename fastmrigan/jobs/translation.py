@@ -55,10 +55,13 @@ def translation(
         for shard in shards:
             end = shard.first + shard.count
             for start in range(shard.first, end, batch):
-                indices = range(start, min(start + batch, end))
+                stop = min(start + batch, end)
+                kept = [index for index in range(start, stop) if index not in skipped]
                 with reading:
-                    x = to_float(slices[selected[start : indices.stop]])  # [<= batch, H, W]
-                    x[[index in skipped for index in indices]] = -1  # black
+                    x = to_float(slices[selected[kept]])  # [<= batch, H, W]
+                    if len(kept) < stop - start:  # the others keep their places in the call
+                        made, x = x, np.full((stop - start, *slices.shape[1:]), -1, np.float32)
+                        x[np.array(kept, int) - start] = made
                 yield x
 
     sources = Sources(

@@ -199,7 +199,8 @@ def choices(field: str) -> list[str]:
 
 
 # What `run` has for all jobs, and what is for one job of many processes or machines
-NOT_IN_A_FILE = {"dry_run", "budget_check", "shard_range", "runner", "ray_address", "ray_actors"}
+NOT_IN_A_FILE = {"dry_run", "budget_check", "workers", "shard_range"}
+NOT_IN_A_FILE |= {"runner", "ray_address", "ray_actors"}
 
 
 def test_the_keys_are_what_the_commands_know():
