@@ -35,7 +35,6 @@ from fastmrigan.jobs.run import (
     interrupted,
     only_writer,
     pin,
-    unfinished,
 )
 from fastmrigan.jobs.search import Search, indices
 from fastmrigan.jobs.spec import JobSpec
@@ -71,35 +70,43 @@ def supervise(
     output, plan = spec.output, work.plan(spec.output)
     with only_writer(output.out):
         skipped = quarantine.read(output.out)
-        missing = sum(not finished(output, shard) for shard in plan)
-        with (
-            StopSignal() as stop,
-            Supervisor(spec, work, max(1, min(workers, missing)), skipped, stop) as led,
-        ):
+        todo = [shard for shard in plan if not finished(output, shard)]
+        done = work.count - sum(shard.count for shard in todo)
+        size = max(1, min(workers, len(todo)))
+        with StopSignal() as stop, Supervisor(spec, work, size, done, skipped, stop) as led:
             ready = led.first_report()
             pin(output.out, work.task, ready.pinned)
             started(ready, led.size)
-            todo = unfinished(output, plan)
-            done = work.count - sum(shard.count for shard in todo)
+            clear_up(output, plan)
             with Watch(work.command, work.count, done) as watch:
-                led.make(todo, done, watch.shard_done)
+                led.make(todo, watch.shard_done)
         return JobResult(watch.done, watch.made, watch.seconds, len(skipped))
 
 
 class Supervisor:
-    """The workers of a job; use it in a `with` statement, which leaves none behind."""
+    """The workers of a job; use it in a `with` statement, which leaves none behind.
+
+    size: how many. done: slices of the job that are on the disk, or left out, before they begin.
+    skipped: inputs that are left out; those that are quarantined are added.
+    """
 
     def __init__(
-        self, spec: JobSpec, work: Work, size: int, skipped: dict[int, str], stop: StopSignal
+        self,
+        spec: JobSpec,
+        work: Work,
+        size: int,
+        done: int,
+        skipped: dict[int, str],
+        stop: StopSignal,
     ) -> None:
-        self.spec, self.work, self.size, self.skipped, self.stop = spec, work, size, skipped, stop
+        self.spec, self.work, self.size, self.done = spec, work, size, done
+        self.skipped, self.stop = skipped, stop
         self.output: Output = spec.output
         self.devices = devices_for(spec.engine)
         self.workers: list[Worker] = []
         self.report: Ready | None = None  # the first worker's
         self.failure: BaseException | None = None  # that a worker raised, or is to blame for
         self.told: Callable[[ShardDone], None] = lambda done: None
-        self.done = 0  # slices on the disk, or left out
         self.left: set[Shard] = set()
         self.todo: deque[Shard] = deque()  # given to nobody
         self.suspects: deque[Shard] = deque()  # in hand when a worker died: next time alone
@@ -134,12 +141,9 @@ class Supervisor:
             self._turn()
         return self.report
 
-    def make(self, todo: Sequence[Shard], done: int, told: Callable[[ShardDone], None]) -> None:
-        """Has shards made, and tells of each once it is on the disk for good.
-
-        done: slices that are there before.
-        """
-        self.todo, self.left, self.done, self.told = deque(todo), set(todo), done, told
+    def make(self, todo: Sequence[Shard], told: Callable[[ShardDone], None]) -> None:
+        """Has shards made, and tells of each once it is on the disk for good."""
+        self.todo, self.left, self.told = deque(todo), set(todo), told
         lacking = set(range(self.size)) - {worker.number for worker in self.workers}
         for number in sorted(lacking) if todo else ():
             self._start(number)  # it died while there was nothing to make yet
@@ -284,10 +288,10 @@ class Supervisor:
             return
         if not worker.ready:
             self.stillborn[worker.number] += 1
-            if self.report is None or self.stillborn[worker.number] == STILLBORN:
+            if self.stillborn[worker.number] == STILLBORN:
                 self.failure = Casualty(
-                    f"a worker ended before its engine was open ({how}): take fewer --workers, "
-                    "or another --backend"
+                    f"worker {worker.number} ended {STILLBORN} times before its engine was open "
+                    f"({how}): take fewer --workers, or another --backend"
                 )
                 return
         self.in_vain += 1
@@ -310,7 +314,7 @@ class Supervisor:
                 self.searches.append(Search(shard, self._call_size()))
         if self.failure is not None:
             return
-        if self.todo or self.suspects or self.searches:
+        if self.todo or self.suspects or self.searches or self.report is None:
             self._start(worker.number)
         for other in self.workers:
             self._feed(other)
