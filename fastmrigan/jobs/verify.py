@@ -61,8 +61,24 @@ def verify(folder: Path, *, discard: bool = False) -> Verified:
                     remove(path)
                     remove(receipts.path_of(folder, path.name))
             progress.advance()
+    if fmt.entire:
+        covered += _without_files(folder, found)
     found.missing = list(_gaps(sorted(covered), count))
     return found
+
+
+def _without_files(folder: Path, found: Verified) -> list[tuple[int, int]]:
+    """(first, count) of shards that have a receipt and nothing else, all their slices left out."""
+    covered = []
+    for path in sorted((folder / receipts.FOLDER).glob("*.json")):
+        try:
+            receipt = receipts.read(path)
+        except InputRejected:
+            continue  # its shard is named damaged, or what it covers missing
+        if not receipt.files and len(receipt.left_out) == receipt.count:
+            covered.append((receipt.first, receipt.count))
+            found.left_out += receipt.count
+    return covered
 
 
 def _planned(folder: Path) -> tuple[int, Any]:

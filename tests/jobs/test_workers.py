@@ -484,7 +484,7 @@ def test_a_signal_stops_cleanly_and_the_job_resumes(sampled, number, everybody):
     job = start("slow", 0.02, *long_job(spec))
     wait_for_shards(out, 4, job)
     workers = children(job.pid)
-    with pytest.raises(UsageError, match="another job is writing there"):
+    with pytest.raises(UsageError, match="another job is writing"):
         supervise(spec, 1)
     for pid in [job.pid, *(workers if everybody else [])]:
         os.kill(pid, number)
