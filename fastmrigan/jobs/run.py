@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from fastmrigan.errors import DiskFull, Interrupted, UsageError
-from fastmrigan.files import TMP, is_full, write_whole
+from fastmrigan.files import TMP, is_full, shortage, write_whole
 from fastmrigan.interrupt import StopSignal
+from fastmrigan.jobs import receipts
 from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.job import Job
 from fastmrigan.jobs.output import Output
-from fastmrigan.jobs.plan import Shard
+from fastmrigan.jobs.plan import Content, Shard
 from fastmrigan.jobs.shards import remove
 from fastmrigan.jobs.watch import ShardDone, Watch
 
@@ -68,10 +70,10 @@ def _make(job: Job, todo: Sequence[Shard], watch: Watch, signal: StopSignal) -> 
     with ThreadPoolExecutor(1, "shard-writer") as writer:
         try:
             for content in job.make(todo, lambda: signal.stopped):
-                waiting.append(writer.submit(job.commit, content))
+                waiting.append(writer.submit(_commit, job, content))
                 settle(SHARDS_WAITING)
             settle(0)
-        except OSError as error:
+        except (OSError, DiskFull) as error:
             for written in waiting:
                 written.cancel()
             raise disk_error(error, job.output, job.work.count, watch.done) from error
@@ -80,6 +82,34 @@ def _make(job: Job, todo: Sequence[Shard], watch: Watch, signal: StopSignal) -> 
             f"{job.output.out}: stopped with {watch.done:,} of {job.work.count:,} slices made; "
             "the same command goes on from there"
         )
+
+
+def _commit(job: Job, content: Content) -> ShardDone:
+    check_ours(job.output.out, job.pinned)
+    return job.commit(content)
+
+
+def check_ours(out: Path, pinned: dict[str, Any]) -> None:
+    """Raises UsageError where the folder was taken away since, or another job began in its place.
+
+    Its lock does not tell: it is held by the folder that is gone.
+    """
+    if _pinned_there(out) != pinned:
+        raise UsageError(taken_away(out))
+
+
+def _pinned_there(out: Path) -> object:
+    try:
+        return json.loads((out / "run.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def taken_away(out: Path) -> str:
+    return (
+        f"{out}: was removed, moved or replaced while this job ran; what it had made is not there "
+        "any more, and nothing else is written: run the same command to make all of it"
+    )
 
 
 def pin(out: Path, task: str, pinned: dict[str, Any]) -> None:
@@ -112,8 +142,10 @@ def pin(out: Path, task: str, pinned: dict[str, Any]) -> None:
 def unfinished(output: Output, plan: Sequence[Shard]) -> list[Shard]:
     """The shards that are not on the disk; clears up what an earlier run left half-made."""
     fmt = FORMATS[output.format]
-    for leftover in output.out.glob(f"{fmt.stem}-*{TMP}"):
-        remove(leftover)
+    # Shards; receipts, run.json and other notes of a job that was killed while it wrote them
+    for pattern in (f"{fmt.stem}-*{TMP}", f".*{TMP}", f"{receipts.FOLDER}/.*{TMP}"):
+        for leftover in output.out.glob(pattern):
+            remove(leftover)
     return [shard for shard in plan if not (output.out / fmt.name(shard)).exists()]
 
 
@@ -126,6 +158,8 @@ def only_writer(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         lock = (out / ".lock").open("w")
     except OSError as error:
+        if is_full(error):
+            raise DiskFull(f"{out}: {shortage(out.parent)}; free some, run it again") from error
         raise UsageError(f"{out}: cannot write there: {error.strerror}") from error
     with lock:
         try:
@@ -135,8 +169,13 @@ def only_writer(out: Path) -> Iterator[None]:
         yield
 
 
-def disk_error(error: OSError, output: Output, count: int, done: int) -> Exception:
+def disk_error(error: OSError | DiskFull, output: Output, count: int, done: int) -> Exception:
+    """What a job ends with that could not write. done: slices, of `count`."""
     kept = f"{done:,} of {count:,} slices are safe"
-    if is_full(error):
-        return DiskFull(f"{output.out}: no space left; {kept}: free some, run the same command")
-    return UsageError(f"{output.out}: cannot write: {error.strerror}; {kept}")
+    if isinstance(error, DiskFull) or is_full(error):
+        short = shortage(output.out)
+        return DiskFull(f"{output.out}: {short}; {kept}: free some, run the same command")
+    if not (output.out / "run.json").exists():
+        return UsageError(taken_away(output.out))
+    path = output.out if error.filename is None else os.fsdecode(error.filename)
+    return UsageError(f"{path}: cannot write: {error.strerror}; {kept}")

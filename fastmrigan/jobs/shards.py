@@ -14,12 +14,13 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastmrigan.errors import InputRejected, MissingDependency, UsageError
+from fastmrigan.errors import DiskFull, InputRejected, MissingDependency, UsageError
 from fastmrigan.files import TMP, sync_folder
 from fastmrigan.imaging.walker import natural
 from fastmrigan.jobs import receipts
@@ -57,10 +58,11 @@ def commit(folder: Path, fmt: Format, content: Content, origin: Origin) -> None:
     try:
         digests = fmt.write(aside, content, origin)
         receipts.write(folder, final.name, digests, content)
-    except OSError:
-        remove(aside)  # a full disk needs its space back
+        os.replace(aside, final)
+    except (OSError, DiskFull):
+        with suppress(OSError):  # of a disk that takes nothing any more: the first error is told
+            remove(aside)  # a full disk needs its space back
         raise
-    os.replace(aside, final)
     sync_folder(folder)
 
 
