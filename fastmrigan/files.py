@@ -28,7 +28,7 @@ def shortage(folder: Path) -> str:
     """
     usage = os.statvfs(next(each for each in (folder, *folder.absolute().parents) if each.exists()))
     space, inodes = usage.f_bavail / max(usage.f_blocks, 1), usage.f_favail / max(usage.f_files, 1)
-    if usage.f_files and inodes < min(0.05, space / 2):
+    if usage.f_files and inodes < min(0.1, space / 2):
         return "no inodes left (see df -i)"
     return "no space left"
 

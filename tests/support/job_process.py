@@ -1,4 +1,4 @@
-"""A bulk job in a process of its own, which may be killed at any moment, and what it left behind."""
+"""A bulk job in a process of its own, which may be killed at any moment, and what it left."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 PATIENCE = 120  # seconds; a job that says nothing for so long hangs
@@ -25,7 +26,7 @@ def finished(out: Path) -> list[str]:
     """Names of the shards that are there under their final names."""
     if not out.is_dir():
         return []
-    return sorted(name for name in os.listdir(out) if _is_final(name))
+    return sorted(path.name for path in out.iterdir() if _is_final(path.name))
 
 
 def _is_final(name: str) -> bool:
@@ -55,7 +56,8 @@ class JobProcess:
 
     def __init__(self, command: Sequence[str], out: Path) -> None:
         self.out = out
-        self._said = tempfile.TemporaryFile("w+")  # a pipe would be held open by what it started
+        # Not a pipe, which what it started would hold open
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed on leaving
         self.process = subprocess.Popen(
             command, stdout=self._said, stderr=self._said, start_new_session=True
         )
@@ -125,7 +127,5 @@ class JobProcess:
 
 
 def _kill(number: int) -> None:
-    try:
+    with suppress(ProcessLookupError):  # it ended by itself
         os.kill(number, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it ended by itself
