@@ -93,17 +93,24 @@ def test_full_at_any_offset(generator, tmp_path, small_disk, format):
     assert partly >= OFFSETS[format] // 2
 
 
-def test_full_by_the_command_line(write_model, small_disk, fastmrigan):
-    model, disk = write_model(), small_disk("size=4m")
-    disk.fill(but=200 << 10)
-    with JobProcess(synth(model, disk.path / "out"), disk.path / "out") as job:
+def test_full_while_a_process_writes(write_model, small_disk, fastmrigan):
+    """Something else takes the space; it comes back, and the same command goes on."""
+    model, disk = write_model(), small_disk("size=64m")
+    out = disk.path / "out"
+    command = command_of("synth", model, "--out", out, "--count", 8000, "--shard-size", 16)
+    with JobProcess(command, out) as job:
+        job.wait_for(5)
+        disk.fill(but=200 << 10)
         assert job.wait() == 4
         last = job.said().splitlines()[-1]
-    assert re.search(r"no space left; \d+ of 160 slices are safe: free some, run the same", last)
+    assert re.search(
+        r"no space left; [\d,]+ of 8,000 slices are safe: free some, run the same", last
+    )
+    assert not half_made(out)
     disk.empty()
-    with JobProcess(synth(model, disk.path / "out"), disk.path / "out") as job:
+    with JobProcess(command, out) as job:
         assert job.wait() == 0, job.said()
-    assert fastmrigan("verify", disk.path / "out").returncode == 0
+    assert fastmrigan("verify", out).returncode == 0
 
 
 @pytest.mark.parametrize(

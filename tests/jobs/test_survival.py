@@ -89,7 +89,9 @@ def test_a_folder_that_is_taken_away(write_model, tmp_path, monkeypatch, how, fo
         assert contents(out) == there
         assert [index for index, _ in read_slices(out)] == list(range(COUNT))
     else:
-        assert not out.exists() or not list(out.iterdir())
+        assert out.exists() == (how == "emptied")
+        assert not list(out.glob("shard-*"))
+        assert not list(out.glob("receipts/*"))
     if how == "moved":
         assert len(finished(aside)) == 4
         assert not half_made(aside)

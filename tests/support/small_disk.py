@@ -6,9 +6,11 @@ users may make namespaces, and it is gone when the process that holds it is, how
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -48,11 +50,9 @@ class SmallDisk:
         """Runs a command where the disk is mounted; gives what it prints, in a line."""
         assert self._holder.stdin is not None
         assert self._holder.stdout is not None
-        try:
+        with suppress(BrokenPipeError):  # why, it has printed
             self._holder.stdin.write(f"{command}; echo; echo done\n")
             self._holder.stdin.flush()
-        except BrokenPipeError:
-            pass  # why, it has printed
         lines = []
         for line in self._holder.stdout:
             if line == "done\n":
@@ -75,10 +75,14 @@ class SmallDisk:
     def fill(self, but: int) -> None:
         """Leaves `but` bytes free, rounded up to the disk's blocks; `empty` gives the rest back."""
         block = os.statvfs(self.path).f_frsize
-        size = (self.free - but) // block * block
-        if size > 0:
-            with (self.path / "filler").open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
+        with (self.path / "filler").open("wb") as file:
+            while (size := (self.free - but) // block * block) > 0:
+                try:
+                    os.posix_fallocate(file.fileno(), 0, size)
+                    return
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:  # somebody else took some meanwhile
+                        raise
 
     def empty(self) -> None:
         (self.path / "filler").unlink(missing_ok=True)
