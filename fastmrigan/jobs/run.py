@@ -92,17 +92,20 @@ def _commit(job: Job, content: Content) -> ShardDone:
 def check_ours(out: Path, pinned: dict[str, Any]) -> None:
     """Raises UsageError where the folder was taken away since, or another job began in its place.
 
-    Its lock does not tell: it is held by the folder that is gone.
+    The lock does not tell: it goes with the folder that is gone.
     """
-    if _pinned_there(out) != pinned:
+    try:
+        known = json.loads((out / "run.json").read_text())
+        ours = not differing(known, pinned)
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError):
+        ours = False
+    if not ours:
         raise UsageError(taken_away(out))
 
 
-def _pinned_there(out: Path) -> object:
-    try:
-        return json.loads((out / "run.json").read_text())
-    except (OSError, ValueError):
-        return None
+def differing(known: dict[str, Any], pinned: dict[str, Any]) -> list[str]:
+    """What two jobs pin differently, by its name in run.json."""
+    return [key for key in known | pinned if known.get(key) != pinned.get(key)]
 
 
 def taken_away(out: Path) -> str:
@@ -119,7 +122,7 @@ def pin(out: Path, task: str, pinned: dict[str, Any]) -> None:
         try:
             known = json.loads(path.read_text())
             began = known.get("task", "sample")  # a job that samples states none
-            differing = [key for key in known | pinned if known.get(key) != pinned.get(key)]
+            differs = differing(known, pinned)
         except (ValueError, TypeError, AttributeError) as error:
             raise UsageError(f"{path}: unreadable ({error}); take another --out") from error
         if began != task:
@@ -127,8 +130,8 @@ def pin(out: Path, task: str, pinned: dict[str, Any]) -> None:
                 f"{path}: a job of task {began!r} began there, this one is {task!r}; take "
                 "another --out"
             )
-        if differing:
-            key = differing[0]
+        if differs:
+            key = differs[0]
             raise UsageError(
                 f"{path}: {key} is {known.get(key)!r} there and {pinned.get(key)!r} here; "
                 "resume with the same settings, or take another --out"

@@ -56,8 +56,8 @@ def test_kill_at_fifty_random_moments(write_model, tmp_path, way):
                 else:
                     job.wait_for(there + dice.randint(0, (SHARDS - there) // (left + 1)))
                     time.sleep(dice.uniform(0, 0.004))  # anywhere within a shard
-                if not job.kill(dice):  # a worker, say: another takes its place
-                    assert job.wait() in (0, -signal.SIGKILL), job.said()
+                if not job.kill(dice):  # a worker: another takes its place, if it had an engine
+                    assert job.wait() in (0, 5), job.said()
             survivors = contents(out) if (out / "run.json").exists() else {}
             assert survivors.items() <= expected.items(), "a finished file is not what it should be"
             midway += there < len(finished(out)) < SHARDS
