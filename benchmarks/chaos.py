@@ -100,7 +100,8 @@ class Storm:
         done, there, left_before = self.done[kind], len(finished(out)), set(half_made(out))
         done.times += 1
         with JobProcess(self._synth(out), out) as job:
-            if self.dice.random() < 0.2:  # anywhere from the process's first instruction on
+            early = self.dice.random() < 0.2
+            if early:  # anywhere from the process's first instruction on
                 time.sleep(self.dice.uniform(0, 1.2 * self.first))
             else:
                 job.wait_for(there + self.dice.randint(1, max(1, (self.shards - there) // left)))
@@ -115,7 +116,7 @@ class Storm:
                 # Before the command line listens, SIGTERM ends a process as it ends any other
                 self._ended(kind, out, job, job.wait(), {0, 130, -signal.SIGTERM})
             elif kind == "second":
-                self._second(out, job)
+                self._second(out, job, early)
             elif disk is not None:
                 disk.fill(but=self.dice.randrange(ROOM_LEFT))
                 self._ended(kind, out, job, job.wait(), {0, 4})
@@ -124,14 +125,19 @@ class Storm:
         if kind != "kill" and new:
             self._lost(kind, out, f"{', '.join(new)} was left behind")
 
-    def _second(self, out: Path, job: JobProcess) -> None:
+    def _second(self, out: Path, job: JobProcess, early: bool) -> None:
+        """The first one is halted meanwhile: it holds its folder, and does not end too soon."""
+        job.process.send_signal(signal.SIGSTOP)
+        ended = job.process.poll() is not None
         again = subprocess.run(self._synth(out), capture_output=True, text=True)
-        running = job.process.poll() is None  # if not, the second one may have been the only one
+        job.process.send_signal(signal.SIGCONT)
         refused = again.returncode == 2 and "another job is writing" in again.stderr
-        if running and not refused:
+        if not (refused or ended or early):
             self._lost("second", out, f"a second writer ended with {again.returncode}")
         job.process.terminate()
-        self._ended("second", out, job, job.wait(), {0, 2, 130} if not running else {0, 130})
+        # Where the second one came first, the first one is refused
+        fine = {0, 2, 130, -signal.SIGTERM} if early else {0, 130}
+        self._ended("second", out, job, job.wait(), fine)
 
     def _corrupt(self, out: Path) -> None:
         """Damages a finished file; `verify` must find that, and discard its shard alone."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "chaos.py"
-QUICK = ("--rounds", "2", "--shards", "300", "--shard-size", "16")
+QUICK = ("--rounds", "2", "--shards", "200", "--shard-size", "64")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_a_quick_storm_loses_nothing(chaos, tmp_path):
     written = tmp_path / "chaos.json"
     done = chaos("--seed", "1", "--json", str(written))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 jobs of 300 shards: 0 losses" in done.stdout
+    assert "2 jobs of 200 shards: 0 losses" in done.stdout
     document = json.loads(written.read_text())
     assert document["losses"] == []
     assert document["done"]["end"]["ended"] == {"0": 2}
