@@ -222,7 +222,8 @@ def graph_file(setting: Setting, folder: Path, precision: str) -> Any:
         latent, size = shape_of(setting.name, setting.device)
         task = NETWORKS[setting.name][1].task
         facts = GeneratorFacts(task, setting.name, (size, size), latent_size=latent)
-        graph = build_graph(setting.network, facts)
+        computed_in = "bf16" if precision == "fp32" else precision
+        graph = build_graph(setting.network, facts, computed_in)
         if precision != "fp32":
             graph = typed_graph(graph, precision)
         path.write_bytes(graph.SerializeToString())

@@ -9,13 +9,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from fastmrigan.errors import CheckFailed
+from fastmrigan.export.choice import REWRITES, chosen
 from fastmrigan.export.facts import GeneratorFacts
-from fastmrigan.export.folding import fold_batch_norms, fold_constants
-from fastmrigan.export.rewrites import drop_inert_biases, split_transposed_convolutions
 from fastmrigan.runtime.model_file import INPUT_NAMES, OUTPUT_NAME
 from fastmrigan.runtime.onnx_wire import has_external_data
 
@@ -24,19 +23,17 @@ if TYPE_CHECKING:
     import torch
 
 OPSET = 18  # the oldest the exporter writes without converting: the most readers take it
-# In this order. Each says how many places it changed; benchmarks/rewrites.py, what that is worth.
-REWRITES: dict[str, Callable[[onnx.ModelProto], int]] = {
-    "constants": fold_constants,
-    "batch norms": fold_batch_norms,
-    "inert biases": drop_inert_biases,
-    "transposed convolutions": split_transposed_convolutions,
-}
 
 
-def build_graph(module: torch.nn.Module, facts: GeneratorFacts) -> onnx.ModelProto:
-    """The ONNX graph: input "latent" or "source", output "slice", batch axis named "batch"."""
+def build_graph(
+    module: torch.nn.Module, facts: GeneratorFacts, computed_in: str = "bf16"
+) -> onnx.ModelProto:
+    """The ONNX graph: input "latent" or "source", output "slice", batch axis named "batch".
+
+    computed_in: as fastmrigan.export.choice.chosen takes it.
+    """
     model = exported_graph(module, facts)
-    rewrite(model)
+    rewrite(model, chosen(facts.task, computed_in))
     return model
 
 
@@ -67,9 +64,18 @@ def exported_graph(
     return _without_traces(program.model_proto)
 
 
-def rewrite(model: onnx.ModelProto, *, without: Collection[str] = ()) -> dict[str, int]:
-    """Applies REWRITES to `model` in place, but for those named; how many places each changed."""
-    return {name: change(model) for name, change in REWRITES.items() if name not in without}
+def rewrite(model: onnx.ModelProto, names: Collection[str]) -> dict[str, int]:
+    """Applies the REWRITES named to `model` in place; how many places each changed."""
+    return {name: each.change(model) for name, each in REWRITES.items() if name in names}
+
+
+def norms_folded(module: torch.nn.Module, model: onnx.ModelProto) -> int:
+    """How many of the batch norms of `module` its graph is without."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    there = sum(isinstance(layer, _BatchNorm) for layer in module.modules())
+    kept = sum(node.op_type == "BatchNormalization" for node in model.graph.node)
+    return max(0, there - kept)  # one layer may be several nodes
 
 
 def check_graph(model: onnx.ModelProto, facts: GeneratorFacts) -> None:

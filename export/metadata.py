@@ -26,8 +26,10 @@ def metadata_of(
     *,
     precision: str,
     opset: int,
+    rewrites: dict[str, int],
 ) -> ModelMetadata:
-    """parity: the figures against PyTorch. digest: sha256 of the graph without metadata."""
+    """parity: the figures against PyTorch. digest: sha256 of the graph without metadata. rewrites:
+    how many places of the graph each changed."""
     import onnx
     import torch
 
@@ -45,6 +47,7 @@ def metadata_of(
         precision=precision,
         weights_sha256=weights_sha256(module),
         graph_sha256=digest,
+        rewrites=rewrites,
         training_data=facts.training_data or {},
         training=facts.training or {},
         parity=parity,

@@ -20,9 +20,9 @@ def split_transposed_convolutions(model: onnx.ModelProto) -> int:
 
     They are convolution, DepthToSpace and a cut of the frame afterwards; returns how many were
     changed. Such a transposed convolution is four convolutions of kernel 2, one for each parity of
-    the output's row and column, interleaved (Shi et al. 2016, arXiv:1609.07009). OpenVINO runs the
-    convolution in bf16, as it does not the transposed one; in fp32 both take as long. Those of
-    kernel 3 stay: they would multiply by zeros for a third of the time, and gain nothing.
+    the output's row and column, interleaved (Shi et al. 2016, arXiv:1609.07009). Asked for bf16,
+    OpenVINO runs the convolution of an fp32 graph in it, as it does not the transposed one. Those
+    of kernel 3 stay: they would multiply by zeros for a third of the time, and gain nothing.
     """
     from onnx import numpy_helper
 

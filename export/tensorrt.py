@@ -1,8 +1,8 @@
 """A model file to a TensorRT engine with a sidecar that says what it was built from.
 
 An engine is executable: it is built on the machine that runs it (or for its compute capability, by
-tensorrt_rtx), readable and writable by its owner alone, and used only where the sidecar's facts
-and its sha256 hold. Not run: the builder of `tensorrt` itself, and every engine.
+tensorrt_rtx), readable and writable by its owner alone, and used only where the sidecar's facts and
+its checksums hold. Not run: the builder of `tensorrt` itself, and every engine.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from fastmrigan.export.plugin import graph_for
 from fastmrigan.files import beside, write_whole
 from fastmrigan.runtime.engine_file import KIND, SCHEMA_VERSION, SUFFIX, rendered, sidecar_path
 from fastmrigan.runtime.model_file import OUTPUT_NAME, ModelFile, read_model_file
+from fastmrigan.runtime.sum64 import sum64
 
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 BUCKETS = (1, 4, 8, 16, 32)  # slices a call; a smaller batch is filled up to the next
@@ -147,6 +149,7 @@ def sidecar(
         "buckets": list(options.buckets),  # the place of one is its profile's number
         "input": facts.input_name,
         "output": OUTPUT_NAME,
+        "engine_sum64": sum64(BytesIO(engine), len(engine)),
         "engine_sha256": hashlib.sha256(engine).hexdigest(),
         "size": len(engine),
         "model_sha256": model.sha256,

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/isa.h"
+#include "finite/finite.h"
 #include "frechet/moments.h"
 #include "instance_norm/instance_norm.h"
 #include "philox/philox.h"
@@ -43,6 +44,11 @@ Array<T> quantise(nb::ndarray<const float, nb::c_contig, nb::device::cpu> x) {
     fastmrigan::quantise(x.data(), static_cast<int64_t>(x.size()), out.get());
   }
   return own(std::move(out), shape);
+}
+
+bool all_finite(nb::ndarray<const float, nb::c_contig, nb::device::cpu> x) {
+  nb::gil_scoped_release release;
+  return fastmrigan::all_finite(x.data(), static_cast<int64_t>(x.size()));
 }
 
 Array<float> philox_normal(uint64_t seed, uint64_t first, int64_t count, int64_t dim, int threads) {
@@ -276,6 +282,7 @@ NB_MODULE(_core, m) {
         "count"_a, "threads"_a);
   m.def("moments_update_cuda", &moments_update_cuda, "x"_a, "wide"_a, "rows"_a, "d"_a, "shift"_a,
         "sums"_a, "products"_a, "stream"_a);
+  m.def("all_finite", &all_finite, "x"_a);
   m.def("quantise_uint8", &quantise<uint8_t>, "x"_a);
   m.def("quantise_uint16", &quantise<uint16_t>, "x"_a);
   m.def("similarity", &similarity, "shape"_a, "a"_a, "b"_a, "mask"_a, "mask_stride"_a, "c1"_a,

@@ -100,11 +100,12 @@ struct Backend {
   const char* name;
   std::unique_ptr<fastmrigan::Engine> (*open)(const fastmrigan::ModelBytes& file,
                                               const fastmrigan::EngineOptions& options);
+  bool reads;  // the file by itself
 };
 
-constexpr Backend BACKENDS[] = {{"openvino", fastmrigan::open_openvino},
-                                {"onnxruntime", fastmrigan::open_onnxruntime},
-                                {"tensorrt", fastmrigan::open_tensorrt}};
+constexpr Backend BACKENDS[] = {{"openvino", fastmrigan::open_openvino, false},
+                                {"onnxruntime", fastmrigan::open_onnxruntime, false},
+                                {"tensorrt", fastmrigan::open_tensorrt, true}};
 
 const Backend& find_backend(const std::string& name) {
   for (const Backend& backend : BACKENDS)
@@ -242,7 +243,8 @@ int fmg_open(const char* path, const fmg_options* options, fmg_engine** engine) 
     need(path != nullptr, "fmg_open: path is NULL");
     need(engine != nullptr, "fmg_open: engine is NULL");
     const Setup setup = check_options(options);
-    const std::vector<uint8_t> data = fastmrigan::read_file(path);
+    std::vector<uint8_t> data;
+    if (!setup.backend.reads) data = fastmrigan::read_file(path);
     *engine = open({path, true, data.data(), data.size()}, setup);
   });
 }

@@ -22,11 +22,12 @@ struct EngineOptions {
   int batch;  // at least 1
 };
 
-// The whole of a model file, or of a TensorRT engine.
+// The whole of a model file. Of a TensorRT engine the name alone: it is read piece by piece, as far
+// as its checks hold.
 struct ModelBytes {
   std::string name;  // what messages call it: its path where it has one
   bool has_path;
-  const uint8_t* data;
+  const uint8_t* data;  // nullptr: not read
   size_t size;
 };
 

@@ -143,11 +143,12 @@ class Pair {
 class TensorRTEngine final : public Engine {
  public:
   // Delegates, so that what was made is freed in CUDA's context where this throws.
-  TensorRTEngine(const ModelBytes& bytes, EngineFileFacts file, const EngineOptions& options)
+  TensorRTEngine(const std::string& name, const std::vector<uint8_t>& bytes, EngineFileFacts file,
+                 const EngineOptions& options)
       : TensorRTEngine(std::move(file.model), profile_of(file, options.batch),
-                       bytes.name + ": tensorrt refuses the engine") {
+                       name + ": tensorrt refuses the engine") {
     const TensorRT tensorrt(options.library);
-    check_fits(bytes.name, file, driver_, tensorrt.version);
+    check_fits(name, file, driver_, tensorrt.version);
     facts_.backend = "tensorrt";
     facts_.version = tensorrt.version.text();
     facts_.device = driver_.device;
@@ -160,7 +161,7 @@ class TensorRTEngine final : public Engine {
     if (!runtime_) fail("backend tensorrt: cannot start");
     // A version-compatible engine carries code of the TensorRT that built it.
     runtime_->setEngineHostCodeAllowed(file.version_compatible);
-    engine_.reset(runtime_->deserializeCudaEngine(bytes.data, bytes.size));
+    engine_.reset(runtime_->deserializeCudaEngine(bytes.data(), bytes.size()));
     if (!engine_) fail(subject_);
     const int32_t batch = file.buckets[profile_];
     const Shape in_shape = input_shape(model_, batch), out_shape = output_shape(model_, batch);
@@ -253,9 +254,10 @@ std::unique_ptr<Engine> open_tensorrt(const ModelBytes& file, const EngineOption
     throw Error(FMG_ERROR_OPTIONS,
                 "backend tensorrt: takes an engine by its path, beside which its sidecar lies; "
                 "use fmg_open");
-  EngineFileFacts facts = check_engine_file(file.name, file.data, file.size);
+  EngineFileFacts facts = read_engine_facts(file.name);
   check_precision(PRECISIONS, file.name, facts.model.precision, options.precision);
-  return std::make_unique<TensorRTEngine>(file, std::move(facts), options);
+  const std::vector<uint8_t> bytes = read_engine(file.name, facts);
+  return std::make_unique<TensorRTEngine>(file.name, bytes, std::move(facts), options);
 }
 
 }  // namespace fastmrigan

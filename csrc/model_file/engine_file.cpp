@@ -1,21 +1,25 @@
 #include "model_file/engine_file.h"
 
-#include <sys/stat.h>
-#include <unistd.h>
+#include <endian.h>
 
+#include <algorithm>
+#include <cstring>
 #include <stdexcept>
 #include <string_view>
 
 #include "core/error.h"
 #include "include/fastmrigan.h"
 #include "model_file/json.h"
+#include "model_file/private_file.h"
 #include "model_file/sha256.h"
 
 namespace fastmrigan {
 namespace {
 
 constexpr double MAX_BATCH = 4096;
-constexpr size_t MAX_SIDECAR = 1 << 20;  // bytes; they have a few thousand
+constexpr double MAX_SIZE = 9007199254740992;  // bytes; a double holds every smaller whole number
+constexpr size_t MAX_SIDECAR = 1 << 20;        // bytes; they have a few thousand
+constexpr size_t PIECE = 1 << 18;              // bytes; it stays in a core's own cache
 
 // Reads fields of the sidecar and names the one that is wrong.
 class Sidecar {
@@ -37,9 +41,11 @@ class Sidecar {
 
   const std::string& text(const char* field) const { return need<std::string>(field, "text"); }
 
-  bool is_whole(const char* field, size_t expected) const {
+  size_t whole(const char* field) const {
     const auto& number = need<Json::Number>(field, "a number");
-    return number.whole && number.value == static_cast<double>(expected);
+    if (!number.whole || number.value < 0 || number.value > MAX_SIZE)
+      wrong(field, "expected a whole number");
+    return static_cast<size_t>(number.value);
   }
 
   std::vector<int32_t> buckets() const {
@@ -84,49 +90,60 @@ void check_seal(const std::string& name, std::string_view text) {
                                    "damaged or altered; build the engine again");
 }
 
-// Whoever can write to an engine can have anything executed.
-void check_private(const std::string& path) {
-  struct stat status{};
-  if (stat(path.c_str(), &status) != 0) return;  // reading it has said so, or will
-  // A pipe would be waited for.
-  if (!S_ISREG(status.st_mode))
-    throw Error(FMG_ERROR_MODEL, path + ": is no plain file; name an engine that export has built");
-  if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0)
-    throw Error(FMG_ERROR_MODEL, path +
-                                     ": others may write to it, and an engine is executable; build "
-                                     "it again, or chmod 600 it where you trust it");
-  if (status.st_uid != 0 && status.st_uid != geteuid())
-    throw Error(FMG_ERROR_MODEL,
-                path + ": belongs to another user, and an engine is executable; build your own");
+void check_size(const std::string& path, size_t size, size_t expected) {
+  if (size != expected)
+    throw Error(FMG_ERROR_MODEL, path + ": has " + (size < expected ? "less" : "more") +
+                                     " than the " + std::to_string(expected) +
+                                     " bytes that its sidecar states: damaged or altered; build it "
+                                     "again");
+}
+
+// In 16 hexadecimal digits: words are little-endian, and the last is filled up with zeros.
+std::string sum64(const PrivateFile& file, size_t size) {
+  std::vector<uint8_t> piece(PIECE);
+  uint64_t sum = 0;
+  for (size_t first = 0; first < size; first += PIECE) {
+    const size_t got = file.read(first, piece.data(), std::min(PIECE, size - first));
+    std::fill(piece.begin() + static_cast<std::ptrdiff_t>(got), piece.end(), uint8_t{0});
+    for (size_t i = 0; i < PIECE; i += sizeof(uint64_t)) {
+      uint64_t word;
+      std::memcpy(&word, piece.data() + i, sizeof word);
+      sum += le64toh(word);
+    }
+  }
+  std::string text;
+  for (int shift = 60; shift >= 0; shift -= 4) text += "0123456789abcdef"[sum >> shift & 15];
+  return text;
+}
+
+void check_sum(const std::string& path, const char* of, const std::string& found,
+               const std::string& expected) {
+  if (found != expected)  // a sum64 has 16 digits
+    throw Error(FMG_ERROR_MODEL, path + ": is not the engine that was built (" + of + " " +
+                                     found.substr(0, 16) + ", expected " + expected.substr(0, 16) +
+                                     "): damaged or altered; build it again");
 }
 
 }  // namespace
 
-EngineFileFacts check_engine_file(const std::string& path, const uint8_t* data, size_t size) {
+EngineFileFacts read_engine_facts(const std::string& path) {
   const std::string name = path + ".json";
-  check_private(path);
-  check_private(name);
-  const std::vector<uint8_t> bytes = read_file(name, "the sidecar of an engine");
-  if (bytes.size() > MAX_SIDECAR)
+  const PrivateFile engine(path, "the engine file");
+  const PrivateFile file(name, "the sidecar of an engine");
+  if (file.size() > MAX_SIDECAR)
     throw Error(FMG_ERROR_MODEL,
                 name + ": is no engine's sidecar (over 1 MiB); build the engine again");
+  std::vector<uint8_t> bytes(file.size());
+  bytes.resize(file.read(0, bytes.data(), bytes.size()));
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   const Json json = read_json(name, text);
   const Sidecar sidecar(name, json);
   if (sidecar.text("kind") != "fastmrigan-engine") sidecar.wrong("kind", "no engine of ours");
-  if (!sidecar.is_whole("schema_version", 1))
+  if (sidecar.whole("schema_version") != 1)
     sidecar.wrong("schema_version", "this fastmrigan knows 1");
   check_seal(name, text);
+
   const auto refuse = [&](const std::string& what) { return Error(FMG_ERROR_MODEL, path + what); };
-  if (!sidecar.is_whole("size", size))
-    throw refuse(": is not the " + name + " engine: it has " + std::to_string(size) +
-                 " bytes; build it again");
-  Sha256 sha256;
-  sha256.update(data, size);
-  const std::string found = sha256.hex(), &expected = sidecar.text("engine_sha256");
-  if (found != expected)
-    throw refuse(": damaged or altered (sha256 " + found.substr(0, 12) + "…, expected " +
-                 expected.substr(0, 12) + "…); build it again");
   if (sidecar.text("package") != "tensorrt")
     throw refuse(": was built by " + sidecar.text("package") +
                  ", whose engines TensorRT does not run; build it with `fastmrigan export --engine "
@@ -149,7 +166,23 @@ EngineFileFacts check_engine_file(const std::string& path, const uint8_t* data, 
   facts.buckets = sidecar.buckets();
   facts.input = sidecar.text("input");
   facts.output = sidecar.text("output");
+  facts.size = sidecar.whole("size");
+  facts.sum64 = sidecar.text("engine_sum64");
+  facts.sha256 = sidecar.text("engine_sha256");
+  check_size(path, engine.size(), facts.size);
   return facts;
+}
+
+std::vector<uint8_t> read_engine(const std::string& path, const EngineFileFacts& facts) {
+  const PrivateFile file(path, "the engine file");
+  check_size(path, file.size(), facts.size);
+  check_sum(path, "sum64", sum64(file, facts.size), facts.sum64);
+  std::vector<uint8_t> engine(facts.size);
+  engine.resize(file.read(0, engine.data(), engine.size()));
+  Sha256 sha256;
+  sha256.update(engine.data(), engine.size());
+  check_sum(path, "sha256", sha256.hex(), facts.sha256);
+  return engine;
 }
 
 }  // namespace fastmrigan

@@ -130,9 +130,9 @@ void check_schema(const std::string& name, const Document& document, const Json&
 
 }  // namespace
 
-std::vector<uint8_t> read_file(const std::string& path, const char* what) {
+std::vector<uint8_t> read_file(const std::string& path) {
   const auto refuse = [&](int reason) {
-    return Error(FMG_ERROR_FILE, path + ": cannot read " + what + ": " + std::strerror(reason));
+    return Error(FMG_ERROR_FILE, path + ": cannot read the model file: " + std::strerror(reason));
   };
   errno = 0;
   const std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);

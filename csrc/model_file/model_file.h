@@ -29,8 +29,8 @@ struct ModelFacts {
   std::string recipe, source_contrast, target_contrast, graph_sha256;
 };
 
-// The whole of a file. what: that it is, in the message. Throws Error FMG_ERROR_FILE.
-std::vector<uint8_t> read_file(const std::string& path, const char* what = "the model file");
+// The whole of a model file. Throws Error FMG_ERROR_FILE.
+std::vector<uint8_t> read_file(const std::string& path);
 
 // The facts of the document in a model file, or of the same in the sidecar of a TensorRT engine.
 // name: what messages call the file. Throws Error FMG_ERROR_MODEL.

@@ -33,6 +33,7 @@ COMMANDS = (
     "info",
     "synth",
     "translate",
+    "run",
     "verify",
     "send",
     "bench",

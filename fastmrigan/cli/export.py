@@ -148,6 +148,7 @@ def export(
                 f"export {option} is for engines: export the run to a model file (.onnx) first, "
                 "then that with --engine tensorrt or tensorrt-rtx"
             )
+    from fastmrigan.cli.info import rewrites
     from fastmrigan.export.onnx import export_run
 
     made = export_run(
@@ -167,6 +168,7 @@ def export(
         f"{meta.recipe}, step {meta.training['step']:,}, {weights}, {made.parameters:,} parameters"
         f", {meta.precision}"
     )
+    print(f"rewrites: {rewrites(meta)}" + (f"; left out {made.left_out}" if made.left_out else ""))
     for report in (made.parity, made.real):
         if report is not None:
             print(f"difference from {report.against} over {report.slices} {report.kind}:")

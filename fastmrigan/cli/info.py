@@ -194,6 +194,7 @@ def lines(meta: ModelMetadata) -> list[tuple[str, str]]:
         ("task", job),
         ("recipe", meta.recipe),
         ("precision", meta.precision),
+        ("rewrites", rewrites(meta)),
         ("weights sha256", meta.weights_sha256),
         ("grading", flat(meta.grading)),
         ("training data", flat(meta.training_data)),
@@ -203,6 +204,11 @@ def lines(meta: ModelMetadata) -> list[tuple[str, str]]:
         ("schema", str(meta.schema_version)),
         ("notice", meta.notice),
     ]
+
+
+def rewrites(meta: ModelMetadata) -> str:
+    """`batch norms (4), transposed convolutions (4)`: what changed the exported graph, where."""
+    return ", ".join(f"{name} ({places:,})" for name, places in meta.rewrites.items()) or "none"
 
 
 def parity_lines(parity: dict[str, Any]) -> list[tuple[str, str]]:

@@ -20,10 +20,22 @@ def synth(
     batch: bulk.Batch = 64,
     threads: bulk.Threads = None,
     mode: bulk.Mode = "throughput",
+    gate: bulk.Gate = None,
+    gate_reference: bulk.GateReference = None,
+    dry_run: bulk.DryRun = False,
+    budget_check: bulk.BudgetCheck = True,
+    shard_range: bulk.ShardRange = None,
+    runner: bulk.Runner = "local",
+    ray_address: bulk.RayAddress = None,
+    ray_actors: bulk.RayActors = None,
 ) -> None:
     """Generate slices in bulk: every one of them, once each, resumable at any moment."""
     from fastmrigan.jobs.output import Output
     from fastmrigan.jobs.spec import Engine, JobSpec, Sampled
 
+    cluster = bulk.ray_options(runner, ray_address, ray_actors)
     engine = Engine(model, backend, precision, threads, batch, mode)
-    bulk.run_job(JobSpec(engine, Sampled(count, seed), Output(out, format, shard_size, dtype)))
+    output = Output(out, format, shard_size, dtype)
+    gated = bulk.gate_options(gate, gate_reference)
+    spec = JobSpec(engine, Sampled(count, seed), output, gated, shard_range)
+    bulk.run_job(spec, dry_run=dry_run, budget_check=budget_check, cluster=cluster)

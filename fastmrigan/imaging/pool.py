@@ -172,6 +172,7 @@ class DecodePool(Generic[Result]):
         self._back: deque[Task] = deque()  # given to a worker that died of another one
         self._done: dict[int, tuple[Any, int]] = {}  # by number: what came, and in how many bytes
         self._held = 0  # bytes of all that is done and not yet asked for
+        self._largest = 0  # bytes of a result, so far
         number = 0
         try:
             while True:
@@ -212,12 +213,15 @@ class DecodePool(Generic[Result]):
             worker.tasks.extend(tasks)
 
     def _take(self, count: int) -> list[Task]:
-        """Up to `count` tasks to do next; none while too many results wait to be asked for."""
+        """Up to `count` tasks to do next; none while too many results wait to be asked for, those
+        counted that are still to come."""
         tasks: list[Task] = []
+        begun = sum(len(worker.tasks) for worker in self._workers)
         while len(tasks) < count:
+            to_come = (begun + len(tasks)) * self._largest
             if self._back:
                 tasks.append(self._back.popleft())
-            elif self._held >= self._memory or len(self._done) >= WINDOW * self._most:
+            elif self._held + to_come >= self._memory or len(self._done) >= WINDOW * self._most:
                 break
             else:
                 try:
@@ -302,6 +306,7 @@ class DecodePool(Generic[Result]):
     def _finish(self, task: Task, result: Any, size: int) -> None:
         self._done[task.number] = (result, size)
         self._held += size
+        self._largest = max(self._largest, size)
 
     def _dismiss(self, workers: list[Worker]) -> None:
         for worker in workers:

@@ -11,18 +11,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
 
 from fastmrigan import __version__, _core
 from fastmrigan.jobs.formats import FORMATS
+from fastmrigan.jobs.gate import Gate
 from fastmrigan.jobs.output import QUANTISERS, Output
 from fastmrigan.jobs.plan import Content, Origin, Plan, Shard, Slices
 from fastmrigan.jobs.shards import commit
+from fastmrigan.jobs.stages import STAGES, Stopwatch
 from fastmrigan.jobs.watch import ShardDone
-from fastmrigan.runtime.backends.base import Batches
+from fastmrigan.runtime.backends.base import Batches, Float32
 from fastmrigan.runtime.generator import Generator
 
 LAYOUT = 1  # of the bytes in a shard; a change that alters them raises it
@@ -43,6 +45,8 @@ class Work:
     pins: dict[str, Any]  # what the bytes depend on beside the engine, the plan and the output
     shards: Sequence[Shard] | None = None  # where not the plan's, of `Output.shard_size` each
     warnings: tuple[str, ...] = ()  # lines for who began the job
+    # Of reading inputs and making them ready, within `batches`: no waiting for the engine
+    reading: Stopwatch = field(default_factory=Stopwatch, compare=False)
 
     def plan(self, output: Output) -> Sequence[Shard]:
         """Every shard of the job."""
@@ -53,6 +57,7 @@ class Job:
     """Work, where it goes, and the engine that does it.
 
     skipped: inputs that are left out (index: why), e.g. because they ended a process twice.
+    gate: which slices are refused; None keeps all.
     """
 
     def __init__(
@@ -61,13 +66,19 @@ class Job:
         output: Output,
         generator: Generator,
         skipped: Mapping[int, str] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.output, self.generator = output, generator
         self.skipped = dict(skipped or {})
-        self.pinned = _pinned(generator, work, output)
-        self.work = replace(work, origin=replace(work.origin, run=_name_of(self.pinned)))
+        self.gate = gate
+        pinned = _pinned(generator, work, output)
+        # A slice that passes is the same without a gate, and has the same identifiers.
+        self.work = replace(work, origin=replace(work.origin, run=_name_of(pinned)))
+        self.pinned = pinned | (gate.pins if gate is not None else {})
         self.plan = work.plan(output)
-        self.busy = dict.fromkeys(("engine", "quantise", "write"), 0.0)  # seconds, by stage
+        stages = STAGES if gate is None else (*STAGES, "gate")
+        self.busy = dict.fromkeys(stages, 0.0)  # seconds
+        self._begun: dict[int, tuple[float, list[float]]] = {}  # by shard: when; waits for batches
 
     def make(
         self, shards: Iterable[Shard], stopped: Callable[[], bool] = lambda: False
@@ -86,32 +97,54 @@ class Job:
                 yield shard
 
         parts: list[Slices] = []
+        since, waits = time.perf_counter(), list[float]()
         with closing(self.work.batches(self.generator, taken(), self.skipped)) as made:
             while True:
-                with self._stage("engine"):
-                    part = next(made, None)
+                part, waited = self._next(made)
                 if part is None:
                     return
+                waits.append(waited)
                 with self._stage("quantise"):
                     parts.append(quantise(part))  # while it is in cache
                 if stopped():
                     return
                 if sum(map(len, parts)) == begun[0].count:
                     slices = cast(Slices, np.concatenate(parts))
-                    yield Content.whole(begun.popleft(), slices).without(self.skipped)
+                    shard = begun.popleft()
+                    self._begun[shard.number] = since, waits
+                    yield Content.whole(shard, slices).without(self.skipped)
                     parts = []
+                    since, waits = time.perf_counter(), []
 
     def commit(self, content: Content) -> ShardDone:
         """Puts a shard on the disk for good; may run in another thread than `make`."""
         output = self.output
+        if self.gate is not None:
+            with self._stage("gate"):
+                content = self.gate(content, self.work.origin.sources)
         with self._stage("write"):
             commit(output.out, FORMATS[output.format], content, self.work.origin)
-        return ShardDone.of(content, self.busy)
+        now = time.perf_counter()
+        since, waits = self._begun.pop(content.shard.number, (now, []))
+        return ShardDone.of(content, self.busy, now - since, waits)
 
-    def make_shard(self, number: int) -> None:
-        """Makes one shard of the plan, by its place there, and puts it on the disk."""
-        for content in self.make([self.plan[number]]):
-            self.commit(content)
+    def make_shard(
+        self, place: int, stopped: Callable[[], bool] = lambda: False
+    ) -> ShardDone | None:
+        """Makes the shard at a place of the plan and puts it on the disk; None once `stopped`."""
+        for content in self.make([self.plan[place]], stopped):
+            return self.commit(content)
+        return None
+
+    def _next(self, made: Batches) -> tuple[Float32 | None, float]:
+        """The next batch, and the seconds for which the engine was waited for."""
+        read, began = self.work.reading.seconds, time.perf_counter()
+        part = next(made, None)
+        read = self.work.reading.seconds - read
+        waited = time.perf_counter() - began - read
+        self.busy["read"] += read
+        self.busy["engine"] += waited
+        return part, waited
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastmrigan import NOTICE
+from fastmrigan.errors import UsageError
 from fastmrigan.imaging.dataset import SliceRecord
 
 Slices = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -41,6 +43,22 @@ class Plan:
         for number in range(len(self)):
             first = number * self.shard_size
             yield Shard(number, first, min(self.shard_size, self.count - first))
+
+
+def shard_range(text: str, shards: int) -> range:
+    """The places "A:B" of a plan of `shards` shards: from A up to B, B left out; without A from the
+    first one, without B to the last one. Raises UsageError where that is no part of the plan."""
+    given = f"--shard-range {text}"
+    whole = f"the plan has {shards:,} shards, 0:{shards}"
+    parts = re.fullmatch(r"([0-9]*):([0-9]*)", text)
+    if parts is None:
+        raise UsageError(f"{given}: expected A:B, of whole numbers; {whole}")
+    start, stop = int(parts[1] or 0), int(parts[2] or shards)
+    if start >= stop:
+        raise UsageError(f"{given}: is empty; {whole}")
+    if stop > shards:
+        raise UsageError(f"{given}: ends beyond the plan; {whole}")
+    return range(start, stop)
 
 
 @dataclass(frozen=True)

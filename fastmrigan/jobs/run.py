@@ -7,23 +7,25 @@ the last one stopped.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import re
+import secrets
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastmrigan.errors import DiskFull, Interrupted, UsageError
-from fastmrigan.files import TMP, is_full, shortage, write_whole
+from fastmrigan.files import TMP, is_full, shortage, write_new
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.jobs import receipts
 from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.job import Job
+from fastmrigan.jobs.locks import only_writer
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Content, Shard
 from fastmrigan.jobs.shards import remove
@@ -33,33 +35,55 @@ SHARDS_WAITING = 2  # finished by the engine, not yet on the disk
 
 
 @dataclass(frozen=True)
+class Share:
+    """Places of a plan that a run was for, and what is in the folder of the whole."""
+
+    part: range
+    there: int  # shards
+    planned: int  # shards
+
+
+@dataclass(frozen=True)
 class JobResult:
-    """How a job ended."""
+    """How a job ended; of a part of its plan, where it was for that alone."""
 
     slices: int  # in the folder now
     made: int  # by this run
     seconds: float  # of this run, engine start left out
+    share: Share | None = None  # None: the whole
 
 
-def run(job: Job) -> JobResult:
+def run(job: Job, part: range | None = None) -> JobResult:
     """Makes every slice of `job` that is not in its folder yet.
 
+    part: the places of the plan to make, where not all; other runs may make others meanwhile.
     Raises UsageError (a folder that belongs to another job, a second writer), DiskFull, or
     Interrupted on Ctrl-C and SIGTERM with every finished shard kept.
     """
-    with only_writer(job.output.out):
+    own = range(len(job.plan)) if part is None else part
+    with only_writer(job.output.out, own):
         pin(job.output.out, job.work.task, job.pinned)
-        todo = unfinished(job.output, job.plan)
-        done = job.work.count - sum(shard.count for shard in todo)
+        shards = [job.plan[place] for place in own]
+        todo = unfinished(job.output, shards)
+        if part is None:
+            clear_up_notes(job.output.out)
+        total = slices_of(shards)
         with (
             StopSignal() as signal,
-            Watch(job.work.command, job.work.count, done) as watch,
+            Watch(
+                job.work,
+                job.output,
+                total - slices_of(todo),
+                total=total,
+                part="" if part is None else f"{part.start}-{part.stop}",
+            ) as watch,
         ):
-            _make(job, todo, watch, signal)
-        return JobResult(watch.done, watch.made, watch.seconds)
+            _make(job, todo, total, watch, signal)
+        share = None if part is None else share_of(job.output, job.plan, part)
+        return JobResult(watch.done, watch.made, watch.seconds, share)
 
 
-def _make(job: Job, todo: Sequence[Shard], watch: Watch, signal: StopSignal) -> None:
+def _make(job: Job, todo: Sequence[Shard], total: int, watch: Watch, signal: StopSignal) -> None:
     waiting: deque[Future[ShardDone]] = deque()
 
     def settle(leave: int) -> None:
@@ -76,12 +100,9 @@ def _make(job: Job, todo: Sequence[Shard], watch: Watch, signal: StopSignal) -> 
         except (OSError, DiskFull) as error:
             for written in waiting:
                 written.cancel()
-            raise disk_error(error, job.output, job.work.count, watch.done) from error
+            raise disk_error(error, job.output, total, watch.done) from error
     if signal.stopped:
-        raise Interrupted(
-            f"{job.output.out}: stopped with {watch.done:,} of {job.work.count:,} slices made; "
-            "the same command goes on from there"
-        )
+        raise interrupted(job.output, total, watch.done)
 
 
 def _commit(job: Job, content: Content) -> ShardDone:
@@ -96,16 +117,16 @@ def check_ours(out: Path, pinned: dict[str, Any]) -> None:
     """
     try:
         known = json.loads((out / "run.json").read_text())
-        ours = not differing(known, pinned)
+        ours = not differing(known, pinned, known | pinned)
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError):
         ours = False
     if not ours:
         raise UsageError(taken_away(out))
 
 
-def differing(known: dict[str, Any], pinned: dict[str, Any]) -> list[str]:
-    """What two jobs pin differently, by its name in run.json."""
-    return [key for key in known | pinned if known.get(key) != pinned.get(key)]
+def differing(known: dict[str, Any], pinned: dict[str, Any], keys: Iterable[str]) -> list[str]:
+    """Which of the names in run.json two jobs pin differently."""
+    return [key for key in keys if known.get(key) != pinned.get(key)]
 
 
 def taken_away(out: Path) -> str:
@@ -117,12 +138,28 @@ def taken_away(out: Path) -> str:
 
 def pin(out: Path, task: str, pinned: dict[str, Any]) -> None:
     """Writes run.json, or holds an existing one against this run."""
+    if agrees(out, task, pinned):
+        return
+    try:
+        write_new(out / "run.json", (json.dumps(pinned, indent=2) + "\n").encode())
+    except FileExistsError:  # another part of the job has begun meanwhile
+        agrees(out, task, pinned)
+
+
+def agrees(out: Path, task: str, pinned: dict[str, Any], *, partly: bool = False) -> bool:
+    """Whether a job began in `out` that pins the same; False where none did.
+
+    partly: `pinned` is some of what a run pins, and the rest is not looked at. Raises UsageError
+    where another job began there.
+    """
     path = out / "run.json"
+    # Looked for first: another part may begin, and make its first shard, before the second look
+    has_shards = any(path for fmt in FORMATS.values() for path in out.glob(f"{fmt.stem}-*"))
     if path.exists():
         try:
             known = json.loads(path.read_text())
             began = known.get("task", "sample")  # a job that samples states none
-            differs = differing(known, pinned)
+            differs = differing(known, pinned, pinned if partly else known | pinned)
         except (ValueError, TypeError, AttributeError) as error:
             raise UsageError(f"{path}: unreadable ({error}); take another --out") from error
         if began != task:
@@ -136,40 +173,66 @@ def pin(out: Path, task: str, pinned: dict[str, Any]) -> None:
                 f"{path}: {key} is {known.get(key)!r} there and {pinned.get(key)!r} here; "
                 "resume with the same settings, or take another --out"
             )
-        return
-    if any(path for fmt in FORMATS.values() for path in out.glob(f"{fmt.stem}-*")):
+        return True
+    if has_shards:
         raise UsageError(f"{out}: holds shards but no run.json to go on from; take another --out")
-    write_whole(path, (json.dumps(pinned, indent=2) + "\n").encode())
+    return False
 
 
-def unfinished(output: Output, plan: Sequence[Shard]) -> list[Shard]:
-    """The shards that are not on the disk; clears up what an earlier run left half-made."""
-    fmt = FORMATS[output.format]
-    # Shards; receipts, run.json and other notes of a job that was killed while it wrote them
-    for pattern in (f"{fmt.stem}-*{TMP}", f".*{TMP}", f"{receipts.FOLDER}/.*{TMP}"):
-        for leftover in output.out.glob(pattern):
-            remove(leftover)
-    return [shard for shard in plan if not (output.out / fmt.name(shard)).exists()]
+def unfinished(output: Output, shards: Sequence[Shard]) -> list[Shard]:
+    """Those of `shards` that are not on the disk; clears up what earlier runs left of them."""
+    clear_up(output, shards)
+    return missing(output, shards)
 
 
-@contextmanager
-def only_writer(out: Path) -> Iterator[None]:
-    """Holds the folder's lock; the operating system lets go of it however the process ends."""
-    if (out / "dataset.json").exists():
-        raise UsageError(f"{out}: is a prepared dataset; name another folder for --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
-    except OSError as error:
-        if is_full(error):
-            raise DiskFull(f"{out}: {shortage(out.parent)}; free some, run it again") from error
-        raise UsageError(f"{out}: cannot write there: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"{out}: another job is writing there; wait for it to end") from error
-        yield
+def missing(output: Output, shards: Sequence[Shard]) -> list[Shard]:
+    """Those of `shards` that are not on the disk."""
+    return [shard for shard in shards if not finished(output, shard)]
+
+
+def finished(output: Output, shard: Shard) -> bool:
+    return (output.out / FORMATS[output.format].name(shard)).exists()
+
+
+def clear_up(output: Output, shards: Sequence[Shard]) -> None:
+    """Removes what is half-made of `shards`, and of no others: those may be in the making."""
+    numbers = {shard.number for shard in shards}
+    stem = FORMATS[output.format].stem
+    for leftover in (
+        *output.out.glob(f"{stem}-*{TMP}"),
+        *(output.out / receipts.FOLDER).glob(f".{stem}-*{TMP}"),
+    ):
+        named = re.match(rf"\.?{stem}-(\d+)\.", leftover.name)
+        if named is None or int(named[1]) not in numbers:
+            continue
+        # A process that outlived its job may still write a folder, which it must not finish
+        # without the files that are removed here: first of all it loses its name.
+        gone = leftover.with_name(f"{named[0]}{secrets.token_hex(8)}{TMP}")
+        with suppress(FileNotFoundError):  # it has finished it
+            os.replace(leftover, gone)
+            remove(gone)
+
+
+def clear_up_notes(out: Path) -> None:
+    """Removes what is half-made of run.json and other notes; who holds all shards may, and nobody
+    else: another part may be writing one."""
+    for leftover in out.glob(f".*{TMP}"):
+        remove(leftover)
+
+
+def slices_of(shards: Sequence[Shard]) -> int:
+    return sum(shard.count for shard in shards)
+
+
+def share_of(output: Output, plan: Sequence[Shard], part: range) -> Share:
+    return Share(part, sum(finished(output, shard) for shard in plan), len(plan))
+
+
+def interrupted(output: Output, count: int, done: int) -> Interrupted:
+    return Interrupted(
+        f"{output.out}: stopped with {done:,} of {count:,} slices made; the same command goes on "
+        "from there"
+    )
 
 
 def disk_error(error: OSError | DiskFull, output: Output, count: int, done: int) -> Exception:

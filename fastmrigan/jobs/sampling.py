@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastmrigan.errors import UsageError
+from fastmrigan.jobs.gate import GateOptions
 from fastmrigan.jobs.job import Job, Work
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Origin
@@ -68,12 +69,16 @@ def sampling(model: ModelFile | EngineFile, options: JobOptions) -> Work:
     )
 
 
-def synthesise(generator: Generator, options: JobOptions) -> JobResult:
+def synthesise(
+    generator: Generator, options: JobOptions, gate: GateOptions | None = None
+) -> JobResult:
     """Samples every slice of the job that is not in its folder yet.
 
+    gate: which slices are left out or flagged; None keeps all, unseen.
     Raises UsageError (wrong options, a model that translates, a folder that belongs to another
     job, a second writer), DiskFull, or Interrupted on Ctrl-C and SIGTERM with every finished shard
     kept.
     """
     work = sampling(generator.model, options)
-    return run(Job(work, options.output, generator))
+    opened = None if gate is None else gate.open(generator.model.metadata, options.output)
+    return run(Job(work, options.output, generator, gate=opened))

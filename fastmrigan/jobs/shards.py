@@ -7,13 +7,15 @@ it is whole and on the disk, so the final names in a folder are the manifest of 
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import secrets
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,17 +55,27 @@ def commit(folder: Path, fmt: Format, content: Content, origin: Origin) -> None:
     Its receipt is on the disk before it takes its name, so that every shard that has one has both.
     """
     final = folder / fmt.name(content.shard)
-    aside = final.with_name(final.name + TMP)  # one writer a shard: the next one clears it up
-    remove(aside)
+    # Nobody else's name, be it on another machine: where a process is held for dead and its shard
+    # made again, both may write it. The next run clears up what is left.
+    aside = final.with_name(f"{final.name}.{secrets.token_hex(8)}{TMP}")
     try:
         digests = fmt.write(aside, content, origin)
         receipts.write(folder, final.name, digests, content)
-        os.replace(aside, final)
+        _take_name(aside, final)
     except (OSError, DiskFull):
         with suppress(OSError):  # of a disk that takes nothing any more: the first error is told
             remove(aside)  # a full disk needs its space back
         raise
     sync_folder(folder)
+
+
+def _take_name(aside: Path, final: Path) -> None:
+    try:
+        os.replace(aside, final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        remove(aside)  # a folder is not replaced: it is there already, of the same bytes
 
 
 def remove(path: Path) -> None:
@@ -132,11 +144,21 @@ def _read_all(folder: Path) -> Iterator[tuple[int, Slices]]:
             )
         raise UsageError(f"{folder}: holds no shards; make some with `fastmrigan synth`")
     for path in shards:
-        reader = {".tar": _read_tar, ".npz": _read_npz, "": _read_folder}[path.suffix]
-        try:
-            yield from reader(path)
-        except DAMAGE as error:
-            raise InputRejected(f"{path}: not a whole shard ({error}); make it again") from error
+        yield from read_shard(path)
+
+
+def read_shard(path: Path, wanted: Container[int] | None = None) -> Iterator[tuple[int, Slices]]:
+    """The slices of one shard, (index, [H, W]), in its order; where `wanted` is given, those alone,
+    and little is read of the others. No NIfTI volume. Raises InputRejected where it is damaged."""
+    reader = {".tar": _read_tar, ".npz": _read_npz, "": _read_folder}[path.suffix]
+    try:
+        yield from reader(path, wanted)
+    except DAMAGE as error:
+        raise InputRejected(f"{path}: not a whole shard ({error}); make it again") from error
+
+
+def _is(wanted: Container[int] | None, index: str) -> bool:
+    return wanted is None or int(index) in wanted
 
 
 def in_order(paths: Iterable[Path]) -> list[Path]:
@@ -144,11 +166,11 @@ def in_order(paths: Iterable[Path]) -> list[Path]:
     return sorted(paths, key=lambda path: natural(path.name))
 
 
-def _read_tar(path: Path) -> Iterator[tuple[int, Slices]]:
+def _read_tar(path: Path, wanted: Container[int] | None) -> Iterator[tuple[int, Slices]]:
     with tarfile.open(path) as tar:
         for member in tar:
             stem, _, extension = member.name.rpartition(".")
-            if extension not in ("npy", "dcm"):
+            if extension not in ("npy", "dcm") or not _is(wanted, stem):
                 continue
             file = tar.extractfile(member)
             if file is None:
@@ -160,20 +182,24 @@ def _read_tar(path: Path) -> Iterator[tuple[int, Slices]]:
                 yield int(stem), _stored(content)
 
 
-def _read_npz(path: Path) -> Iterator[tuple[int, Slices]]:
+def _read_npz(path: Path, wanted: Container[int] | None) -> Iterator[tuple[int, Slices]]:
     # The file is opened here, because np.load leaves it open when the archive is damaged.
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        yield from zip(arrays["index"].tolist(), arrays["slices"], strict=True)
+        for index, x in zip(arrays["index"].tolist(), arrays["slices"], strict=True):
+            if wanted is None or index in wanted:
+                yield index, x
 
 
-def _read_folder(path: Path) -> Iterator[tuple[int, Slices]]:
+def _read_folder(path: Path, wanted: Container[int] | None) -> Iterator[tuple[int, Slices]]:
     from PIL import Image
 
     for file in in_order(path.iterdir()):
+        if file.suffix not in (".png", ".dcm") or not _is(wanted, file.stem):
+            continue
         if file.suffix == ".png":
             with Image.open(file) as image:
                 yield int(file.stem), np.asarray(image)
-        elif file.suffix == ".dcm":
+        else:
             yield int(file.stem), _stored(io.BytesIO(file.read_bytes()))
 
 

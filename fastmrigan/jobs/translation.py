@@ -10,10 +10,12 @@ from fastmrigan.errors import UsageError
 from fastmrigan.imaging.dataset import PreparedDataset, open_array
 from fastmrigan.imaging.quantise import to_float
 from fastmrigan.jobs.formats_nifti import series_shards
+from fastmrigan.jobs.gate import GateOptions
 from fastmrigan.jobs.job import Job, Work
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.run import JobResult, run
 from fastmrigan.jobs.shards import Origin, Shard, Sources
+from fastmrigan.jobs.stages import Stopwatch
 from fastmrigan.runtime.backends.base import Float32
 from fastmrigan.runtime.engine_file import EngineFile
 from fastmrigan.runtime.generator import Generator
@@ -47,14 +49,16 @@ def translation(
         selected = np.array(indices, np.int64)
     slices = open_array(dataset.path, "slices.npy", dataset.info)  # uint16 [all, H, W], on disk
     fingerprint = dataset.info.fingerprint
+    reading = Stopwatch()
 
     def inputs(shards: Iterable[Shard], batch: int, skipped: Container[int]) -> Iterator[Float32]:
         for shard in shards:
             end = shard.first + shard.count
             for start in range(shard.first, end, batch):
                 indices = range(start, min(start + batch, end))
-                x = to_float(slices[selected[start : indices.stop]])  # [<= batch, H, W]
-                x[[index in skipped for index in indices]] = -1  # black
+                with reading:
+                    x = to_float(slices[selected[start : indices.stop]])  # [<= batch, H, W]
+                    x[[index in skipped for index in indices]] = -1  # black
                 yield x
 
     sources = Sources(
@@ -80,6 +84,7 @@ def translation(
         pins={"task": "translate", "dataset": fingerprint, "split": split, "label": label},
         shards=shards,
         warnings=tuple(filter(None, [contrast_mismatch(model, dataset)])),
+        reading=reading,
     )
 
 
@@ -90,31 +95,39 @@ def translate(
     *,
     split: str = "all",
     label: str | None = None,
+    gate: GateOptions | None = None,
 ) -> JobResult:
     """Translates every slice of a selection that is not in the output folder yet.
 
     Slice i is made of input i of `dataset.select(split, label)`, by itself; of a paired dataset,
     of its source slices. Inputs are read a batch at a time. For NIfTI the inputs are ordered by
     series and place, and a shard is a series.
+    gate: which slices are left out or flagged; None keeps all, unseen.
     Raises as `synthesise` does; UsageError too where the model samples, the selection is empty or
     the slices are not of the model's size, and InputRejected where the dataset's bytes are not
     those of its fingerprint.
     """
     work = translation(generator.model, dataset, output, split=split, label=label)
-    return run(Job(work, output, generator))
+    opened = None if gate is None else gate.open(generator.model.metadata, output)
+    return run(Job(work, output, generator, gate=opened))
 
 
 def check_inputs(model: ModelFile | EngineFile, dataset: PreparedDataset) -> None:
     """Raises UsageError where the model samples, or translates slices of another size."""
-    if model.metadata.task != "translate":
-        raise UsageError(
-            f"{model.path}: samples slices and cannot translate them; use `fastmrigan synth`"
-        )
+    check_task(model)
     if dataset.info.size != model.metadata.slice_size:
         (height, width), expected = dataset.info.size, model.metadata.slice_size
         raise UsageError(
             f"{dataset.path}: slices are {height}x{width}, {model.path} translates "
             f"{expected[0]}x{expected[1]}; prepare them with --size {max(expected)}"
+        )
+
+
+def check_task(model: ModelFile | EngineFile) -> None:
+    """Raises UsageError where the model samples."""
+    if model.metadata.task != "translate":
+        raise UsageError(
+            f"{model.path}: samples slices and cannot translate them; use `fastmrigan synth`"
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastmrigan import _core
 from fastmrigan.errors import ModelRefused, UsageError
 from fastmrigan.runtime.backends import BackendOptions, choose, open_backend
 from fastmrigan.runtime.backends.base import MODES, Batches, Float32, in_order, reason
@@ -130,7 +131,7 @@ class Generator:
                 f"translate: expected slices [N, {expected[0]}, {expected[1]}], "
                 f"got {list(slices.shape)}; prepare them at that size"
             )
-        if not np.isfinite(slices).all():
+        if not _core.all_finite(np.asarray(slices, np.float32, order="C")):
             raise UsageError("translate: the slices hold NaN or infinite values")
 
     def _begin(self, x: Float32, count: int) -> Callable[[], Float32]:
@@ -152,7 +153,7 @@ class Generator:
                     f"{path}: makes {list(y.shape)} where its metadata says {list(expected)}; "
                     "export it again"
                 )
-            if not np.isfinite(y).all():
+            if not _core.all_finite(y):
                 raise ModelRefused(
                     f"{path}: makes NaN or infinite pixels on {self.backend.name}; train it again"
                 )

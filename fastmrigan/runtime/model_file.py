@@ -22,6 +22,7 @@ OUTPUT_NAME = "slice"
 
 
 Side = Annotated[int, Field(ge=1)]  # of a slice, in pixels
+Count = Annotated[int, Field(ge=1)]
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 ENGINES = {
     f"{backend}{suffix}"
@@ -58,6 +59,7 @@ class ModelMetadata(BaseModel):
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"  # that the graph is typed in
     weights_sha256: str  # over the generator's parameters, see fastmrigan.export.onnx
     graph_sha256: str  # over all of the file but its metadata, see onnx_wire.graph_sha256
+    rewrites: dict[str, Count] = {}  # of the exported graph, and how many places each changed
     training_data: dict[str, Any]  # fingerprint, counts, labels
     training: dict[str, Any] = {}  # step, ema, seed
     parity: dict[str, Any]  # largest differences from PyTorch, by engine

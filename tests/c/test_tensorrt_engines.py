@@ -22,7 +22,9 @@ from fastmrigan.runtime.model_file import read_model_file
 pytestmark = pytest.mark.slow
 
 ERROR_OPTIONS, ERROR_FILE, ERROR_MODEL, ERROR_BACKEND_MISSING = 2, 3, 4, 5
-DATA = np.random.default_rng(0).bytes(5000)  # no engine, but whole by its sidecar
+PIECE = 1 << 18  # bytes that the library sums at once
+# No engine, but whole by its sidecar; of three pieces, and its last word is filled up.
+DATA = np.random.default_rng(0).bytes(2 * PIECE + 5003)
 
 
 @pytest.fixture
@@ -31,14 +33,16 @@ def tensorrt(library: Library) -> Library:
     return library
 
 
-def write_engine(folder: Path, version: str = "11.5.2.9", compute: str = "9.0") -> Path:
-    """DATA as tiny.engine, with the sidecar that `fastmrigan export` writes."""
+def write_engine(
+    folder: Path, version: str = "11.5.2.9", compute: str = "9.0", data: bytes = DATA
+) -> Path:
+    """`data` as tiny.engine, with the sidecar that `fastmrigan export` writes."""
     model = folder / "tiny.onnx"
     model.write_bytes(with_metadata(tiny_model.tiny_graph(), tiny_model.metadata()))
     path = folder / "tiny.engine"
-    path.write_bytes(DATA)
+    path.write_bytes(data)
     told = {"version": version, "compute": compute}
-    document = sidecar(read_model_file(model), DATA, EngineOptions(buckets=(1, 4)), told)
+    document = sidecar(read_model_file(model), data, EngineOptions(buckets=(1, 4)), told)
     sidecar_path(path).write_bytes(rendered(document))
     for each in (path, sidecar_path(path)):
         each.chmod(0o600)
@@ -59,8 +63,29 @@ def change(path: Path, **changes: object) -> None:
         ({"kind": "other"}, r"tiny\.engine\.json: wrong at kind: no engine of ours"),
         ({"schema_version": 2}, "wrong at schema_version: this fastmrigan knows 1"),
         ({"schema_version": None}, "wrong at schema_version: expected a number"),
-        ({"size": 4999}, r"it has 5000 bytes; build it again"),
-        ({"engine_sha256": "0" * 64}, r"tiny\.engine: damaged or altered \(sha256 "),
+        ({"schema_version": 1.5}, "wrong at schema_version: expected a whole number"),
+        (
+            {"size": len(DATA) - 1},
+            rf"tiny\.engine: has more than the {len(DATA) - 1} bytes that its sidecar states: ",
+        ),
+        ({"size": len(DATA) + 1}, rf"tiny\.engine: has less than the {len(DATA) + 1} bytes that"),
+        ({"size": -1}, "wrong at size: expected a whole number"),
+        ({"size": 2**64}, "wrong at size: expected a whole number"),
+        ({"size": None}, "wrong at size: expected a number"),
+        (
+            {"engine_sum64": "0" * 16},
+            r"tiny\.engine: is not the engine that was built \(sum64 [0-9a-f]{16}, "
+            r"expected 0{16}\): damaged or altered; build it again",
+        ),
+        (
+            {"engine_sum64": None},
+            r"tiny\.engine\.json: wrong at engine_sum64: expected text; build the engine again",
+        ),
+        (
+            {"engine_sha256": "0" * 64},
+            r"tiny\.engine: is not the engine that was built \(sha256 [0-9a-f]{16}, "
+            r"expected 0{16}\): damaged or altered; build it again",
+        ),
         ({"engine_sha256": None}, "wrong at engine_sha256: expected text"),
         ({"package": "tensorrt_rtx"}, "was built by tensorrt_rtx, whose engines TensorRT does not"),
         ({"model": None}, "wrong at model: missing"),
@@ -110,15 +135,67 @@ def test_a_sidecar_that_is_no_file_of_its_size_is_refused(tensorrt, tmp_path, sp
     assert failed.value.code == ERROR_MODEL
 
 
-def test_every_tampered_byte_is_refused(tensorrt, tmp_path):
+def test_no_engine_or_none_that_is_a_file_is_refused(tensorrt, tmp_path):
     path = write_engine(tmp_path)
-    for place in np.random.default_rng(1).choice(len(DATA), 100, replace=False):
-        damaged = bytearray(DATA)
-        damaged[place] ^= 1
-        path.write_bytes(damaged)
-        with pytest.raises(Failed, match="damaged or altered") as failed:
+    path.unlink()
+    with pytest.raises(Failed, match=r"tiny\.engine: cannot read the engine file: No") as failed:
+        tensorrt.open(path, "tensorrt", library=None)
+    assert failed.value.code == ERROR_FILE
+    for make in (lambda: os.mkfifo(path, 0o600), lambda: (path.unlink(), path.mkdir(0o700))):
+        make()
+        with pytest.raises(Failed, match=r"tiny\.engine: is no plain file; name an") as failed:
             tensorrt.open(path, "tensorrt", library=None)
         assert failed.value.code == ERROR_MODEL
+
+
+def test_every_tampered_byte_is_refused_by_the_sum(tensorrt, tmp_path):
+    path = write_engine(tmp_path)
+    rng = np.random.default_rng(1)
+    ends = [0, PIECE - 1, PIECE, 2 * PIECE - 1, 2 * PIECE, len(DATA) - 1]
+    for place in [*ends, *rng.choice(len(DATA), 100 - len(ends), replace=False)]:
+        damaged = bytearray(DATA)
+        damaged[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        with pytest.raises(Failed, match=r"tiny\.engine: is not .* built \(sum64 ") as failed:
+            tensorrt.open(path, "tensorrt", library=None)
+        assert failed.value.code == ERROR_MODEL
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda words: words[[PIECE // 8, 3]],  # they change places
+        lambda words: words[[3, PIECE // 8]] + np.array([1, 2**64 - 1], np.uint64),
+        lambda words: words[[3, PIECE // 8]] ^ np.uint64(1 << 63),
+    ],
+    ids=["swapped", "evened out", "top bits"],
+)
+def test_what_keeps_the_sum_is_refused_by_the_sha256(tensorrt, tmp_path, change):
+    path = write_engine(tmp_path)
+    damaged = bytearray(DATA)
+    words = np.frombuffer(damaged, "<u8", count=len(damaged) // 8)
+    words[[3, PIECE // 8]] = change(words)
+    path.write_bytes(damaged)
+    with pytest.raises(Failed, match=r"tiny\.engine: is not .* built \(sha256 ") as failed:
+        tensorrt.open(path, "tensorrt", library=None)
+    assert failed.value.code == ERROR_MODEL
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 5])
+def test_whole_engines_of_any_size_pass(tensorrt, tmp_path, size):
+    """On stand-ins, of which libnvinfer's refuses to start: after every check."""
+    programs = tensorrt.folder / "tests" / "c"
+    major = ctypes.CDLL(str(programs / "libfake_nvinfer.so")).getInferLibMajorVersion()
+    data = np.random.default_rng(size).bytes(size)
+    path = write_engine(tmp_path, f"{major}.5.2.9", data=data)
+    done = subprocess.run(
+        [programs / "open_engine", "tensorrt", programs / "libfake_nvinfer.so", "1", path],
+        env=os.environ | {"LD_LIBRARY_PATH": str(programs / "fake_driver")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.startswith("FMG_ERROR_BACKEND: backend tensorrt: cannot start: the fake")
 
 
 def test_every_tampered_byte_of_the_sidecar_is_refused(tensorrt, tmp_path):

@@ -174,7 +174,7 @@ def test_a_graph_that_disagrees_is_not_written(
     by: float,
     text: str,
 ) -> None:
-    monkeypatch.setattr(exporter, "build_graph", lambda *_: perturbed(graph, by))
+    monkeypatch.setattr(exporter, "exported_graph", lambda *_: perturbed(graph, by))
     out = tmp_path / "new" / "model.onnx"
     with pytest.raises(CheckFailed, match=rf"model\.onnx: not written, .*{text}"):
         export_generator(module, out, FACTS)
@@ -192,7 +192,7 @@ def test_the_tolerance_is_the_callers(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(exporter, "build_graph", lambda *_: perturbed(graph, 0.01))
+    monkeypatch.setattr(exporter, "exported_graph", lambda *_: perturbed(graph, 0.01))
     made = export_generator(module, tmp_path / "loose.onnx", FACTS, tolerance=0.1)
     assert made.metadata.parity["tolerance"] == 0.1
     assert 1e-3 < made.metadata.parity["max_abs_error"] <= 0.1
@@ -230,7 +230,7 @@ def test_a_signal_leaves_nothing_written(
             raise RuntimeError("TorchExportError") from error
         return perturbed(graph, 0.0)
 
-    monkeypatch.setattr(exporter, "build_graph", stopped)
+    monkeypatch.setattr(exporter, "exported_graph", stopped)
     before = signal.getsignal(number)
     with pytest.raises(Interrupted, match=r"m\.onnx: not written, stopped by a signal"):
         export_generator(module, tmp_path / "m.onnx", FACTS)
@@ -349,9 +349,24 @@ def test_export_command_says_what_it_made_and_makes_the_same_bytes_again(
     assert "phantom-quick, step 7, averaged (EMA) weights" in printed
     assert "openvino" in printed
     assert "max abs error" in printed
+    assert re.search(r"^rewrites: batch norms \(\d\)", printed, re.MULTILINE)
     assert (tmp_path / "m.onnx").read_bytes() == exported.path.read_bytes()
     assert exported.sha256 in printed
     assert "for research; not for diagnosis" in printed
+
+
+@pytest.mark.slow
+def test_export_command_says_what_was_left_out(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(exporter, "bf16_db", lambda _: 44.9)
+    export_command(run, tmp_path / "m.onnx")
+    assert re.search(
+        r"^rewrites: batch norms \(2\); left out transposed convolutions: 44\.9 dB in bf16, "
+        r"45 dB wanted$",
+        capsys.readouterr().out,
+        re.MULTILINE,
+    )
 
 
 def test_export_command_says_in_what_a_file_is_typed_and_who_judged_it(
@@ -375,6 +390,7 @@ def test_info_command(exported: Exported, capsys: pytest.CaptureFixture[str]) ->
     assert lines["size"] == f"{exported.size:,} bytes"
     assert lines["sha256"] == exported.sha256
     assert lines["task"] == "samples 16x16 slices (t2) from latents of 8"
+    assert lines["rewrites"].startswith("batch norms (2)")
     assert lines["grading"] == "method percentile, low 0.5, high 99.5"
     assert lines["notice"] == "for research; not for diagnosis"
     assert "dB (CPU, version" in lines["openvino"]

@@ -163,7 +163,7 @@ def test_a_signal_stops_cleanly_and_the_job_resumes(write_model, tmp_path, fastm
     wait_for_shards(out, 2, process)
     second = fastmrigan(*command)
     assert second.returncode == 2
-    assert "another job is writing there" in second.stderr
+    assert "another job is writing shards 0:3750 there" in second.stderr
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -25,9 +25,10 @@ from fastmrigan.runtime.engine_file import (
     sidecar_path,
 )
 from fastmrigan.runtime.model_file import read_model_file
+from fastmrigan.runtime.sum64 import PIECE, sum64
 
 LIMIT_MS = 10.0
-SIZE = 2 << 20  # bytes of an engine whose sha256 takes well under the limit
+SIZE = 25_000_003  # bytes of an engine whose sha256 takes longer; its last word is filled up
 
 
 @pytest.fixture
@@ -55,20 +56,26 @@ def test_an_engine_stands_for_its_model_file(write_model):
     assert file.sidecar.buckets == (1, 4)
 
 
+def places(size: int, count: int, rng: np.random.Generator) -> list[int]:
+    """Where to flip a byte: the first and the last, the ends of pieces, and others at random."""
+    ends = {0, size - 1} | {p for p in (PIECE - 1, PIECE, size // PIECE * PIECE) if p < size}
+    others = (int(place) for place in rng.choice(size, count, replace=False))
+    return [*ends, *(place for place in others if place not in ends)][:count]
+
+
 def test_100_of_100_flipped_bytes_are_refused_in_time(write_model):
     path = write_engine(write_model(), size=SIZE)
     rng = np.random.default_rng(0)
-    for target in (path, sidecar_path(path)):
-        places = rng.choice(target.stat().st_size, 50, replace=False)
+    for target, finds in ((path, "sum64 "), (sidecar_path(path), "")):
         taken = []
-        for place, change in zip(places, rng.integers(1, 256, 50), strict=True):
+        for place in places(target.stat().st_size, 50, rng):
             with target.open("r+b") as file:
                 file.seek(place)
                 kept = file.read(1)
                 file.seek(place)
-                file.write(bytes([kept[0] ^ int(change)]))
+                file.write(bytes([kept[0] ^ int(rng.integers(1, 256))]))
             began = time.thread_time()  # not what others on the machine take
-            with pytest.raises(ModelRefused, match=r"/tiny\.engine") as refused:
+            with pytest.raises(ModelRefused, match=rf"/tiny\.engine.*{finds}") as refused:
                 read_engine_file(path).data  # noqa: B018 (what it raises is what is tested)
             taken.append((time.thread_time() - began) * 1e3)
             assert str(refused.value).startswith(f"{target}: ")
@@ -76,8 +83,40 @@ def test_100_of_100_flipped_bytes_are_refused_in_time(write_model):
             with target.open("r+b") as file:
                 file.seek(place)
                 file.write(kept)
+        assert len(taken) == 50
         assert np.median(taken) < LIMIT_MS, f"{target.name}: median {np.median(taken):.1f} ms"
     read(path)  # every byte is as it was
+
+
+def swapped(words: np.ndarray) -> None:
+    words[[3, 400]] = words[[400, 3]]
+
+
+def evened_out(words: np.ndarray) -> None:
+    words[3] += np.uint64(1)
+    words[400] -= np.uint64(1)
+
+
+def turned_round(words: np.ndarray) -> None:
+    words[:] = words[::-1].copy()
+
+
+def top_bits(words: np.ndarray) -> None:
+    words[[3, 400]] ^= np.uint64(1 << 63)
+
+
+@pytest.mark.parametrize("change", [swapped, evened_out, turned_round, top_bits])
+def test_what_keeps_the_sum_is_refused_by_the_sha256(engine, change):
+    kept = read(engine).sidecar.engine_sum64
+    words = np.frombuffer(engine.read_bytes(), "<u8").copy()
+    change(words)
+    engine.write_bytes(words.tobytes())
+    with engine.open("rb") as file:
+        assert sum64(file, engine.stat().st_size) == kept
+    with pytest.raises(ModelRefused, match=r"was built \(sha256 [0-9a-f]{16}, expected") as refused:
+        read(engine)
+    assert str(refused.value).startswith(f"{engine}: is not the engine that")
+    assert "\n" not in str(refused.value)
 
 
 def changed(path: Path, **facts: object) -> None:
@@ -159,7 +198,18 @@ WRONG = {
         ),
         "model: one that samples must state latent_size",
     ),
-    "another engine": (lambda p: changed(p, engine_sha256="0" * 64), "is not the engine that was"),
+    "no sum": (
+        lambda p: changed(p, engine_sum64=None),
+        "engine.json: is wrong at engine_sum64: Field required; build the engine again",
+    ),
+    "another sum": (
+        lambda p: changed(p, engine_sum64="0" * 16),
+        r"engine: is not the engine that was built \(sum64 [0-9a-f]{16}, expected 0{16}\):",
+    ),
+    "another engine": (
+        lambda p: changed(p, engine_sha256="0" * 64),
+        r"engine: is not the engine that was built \(sha256 [0-9a-f]{16}, expected 0{16}\):",
+    ),
 }
 
 

@@ -61,6 +61,8 @@ ODD_PARITY = [
         (tiny.metadata(slice_size=[16, -16]), r"wrong at slice_size\.1"),
         (tiny.metadata(parity={"openvino-bf16": "x"}), "wrong at parity"),
         (tiny.metadata(latent_size="16"), "wrong at latent_size"),
+        (tiny.metadata(rewrites={"constants": 0}), r"wrong at rewrites\.constants"),
+        (tiny.metadata(rewrites=["constants"]), "wrong at rewrites"),
         *((tiny.metadata(parity=parity), "wrong at parity") for parity in ODD_PARITY),
         ("[" * 200_000, "is not JSON"),
         ('{"schema_version": ' + "1" * 5000 + "}", "is not JSON"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from small_systems import CYCLE, RECIPES, SMALL
 
+from fastmrigan.export.choice import chosen
 from fastmrigan.export.facts import GeneratorFacts
 from fastmrigan.export.graph import exported_graph, rewrite
 from fastmrigan.training.checkpoint import faced
@@ -70,8 +71,8 @@ def exported(name: str, speed: bool = True, *, folded: bool = True) -> onnx.Mode
     return copy
 
 
-def graph(name: str, speed: bool = True) -> onnx.ModelProto:
+def graph(name: str, speed: bool = True, computed_in: str = "bf16") -> onnx.ModelProto:
     """As it becomes a model file; a copy of its own for each caller."""
     made = exported(name, speed)
-    rewrite(made)
+    rewrite(made, chosen(generator(name, speed)[1].task, computed_in))
     return made

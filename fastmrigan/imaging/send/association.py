@@ -15,7 +15,13 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastmrigan.errors import MissingDependency
-from fastmrigan.imaging.send.message import command_set, request
+from fastmrigan.imaging.send.message import (
+    C_ECHO_RSP,
+    C_STORE_RSP,
+    Response,
+    command_set,
+    request,
+)
 from fastmrigan.imaging.send.peer import SMALLEST_PDU, Answer, Limits, Peer, PeerError
 from fastmrigan.imaging.send.source import Item
 from fastmrigan.imaging.send.transport import (
@@ -219,7 +225,7 @@ class Connection:
     def echo(self) -> float:
         """C-ECHO: seconds until the answer. Raises EchoRefused, PeerError."""
         from pynetdicom import pdu
-        from pynetdicom.dimse_messages import C_ECHO_RQ, C_ECHO_RSP
+        from pynetdicom.dimse_messages import C_ECHO_RQ
         from pynetdicom.dimse_primitives import C_ECHO
 
         if VERIFICATION not in self.accepted:
@@ -241,8 +247,6 @@ class Connection:
 
     def store(self, item: Item, content: bytes) -> Answer:
         """C-STORE of one data set. Raises Lost, with the association ended."""
-        from pynetdicom.dimse_messages import C_STORE_RSP
-
         context = self.accepted[item.context]
         command = command_set(item.sop_class, item.sop_instance, self._next_number())
         return self._exchange(request(context, command, content, self.pdu), context, C_STORE_RSP)
@@ -252,51 +256,43 @@ class Connection:
         return self.number
 
     def _exchange(
-        self, parts: Iterable[bytes | memoryview], context: int, message_type: type
+        self, parts: Iterable[bytes | memoryview], context: int, command_field: int
     ) -> Answer:
         """Sends one message and waits for its answer. Raises Lost, with the association ended.
 
-        context: that it goes in. message_type: pynetdicom's class of the answer.
+        context: that it goes in. command_field: of the answer.
         """
         if self.transport is None:
             raise Lost("the peer ended the association")
         try:
             self.transport.send(parts)
-            response = self._answer(self.transport, context, message_type)
+            response = self._answer(self.transport, context, command_field)
         except Ended as error:
             self.transport = None
             self.cut()
             raise Lost(str(error)) from None
         return response
 
-    def _answer(self, transport: Transport, context: int, message_type: type) -> Answer:
-        from pynetdicom import pdu
-        from pynetdicom.dimse_messages import DIMSEMessage
-
-        message: Any = DIMSEMessage()  # of a class of its own once it is whole
-        response: Any = None
+    def _answer(self, transport: Transport, context: int, command_field: int) -> Answer:
+        response, whole = Response(), False
         until = transport.deadline()  # of the whole answer, in however many pieces it comes
-        while response is None:
+        while not whole:
             kind, received = transport.receive(until)
             if kind == RELEASE_RQ:  # sent while it could not know of our message
                 transport.grant_release()
                 raise Ended("the peer released the association before it answered")
             if kind != P_DATA_TF:
                 raise Ended("the peer answered what it was not asked")
-            data = pdu.P_DATA_TF()
             try:
-                data.decode(received)
-                if message.decode_msg(data.to_primitive()):
-                    response = message.message_to_primitive()
-            except Exception as error:  # whatever pynetdicom and pydicom raise on nonsense
+                whole = response.add(received)
+            except ValueError as error:
                 raise Ended(f"the peer's answer is no DICOM message ({error})") from None
-        given: type = message.__class__
-        asked = given is message_type and message.context_id == context
-        if not asked or response.MessageIDBeingRespondedTo != self.number:
+        told = response.context, response.command_field, response.number
+        if told != (context, command_field, self.number):
             raise Ended("the peer answered what it was not asked")
-        if response.Status is None:
+        if response.status is None:
             raise Ended("the peer's answer states no status")
-        return Answer(response.Status, str(getattr(response, "ErrorComment", None) or ""))
+        return Answer(response.status, response.comment)
 
     def close(self) -> None:
         """Releases the association where it stands, and ends pynetdicom's thread in any case."""

@@ -7,39 +7,35 @@ synthetic or de-identified. The data set itself is sent as it lies in the file, 
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import re
 import stat
 import tarfile
-import warnings
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import BinaryIO
 
-from fastmrigan.errors import MissingDependency
+from fastmrigan.imaging.send.head import (
+    LARGEST_HEAD,
+    PREAMBLE,
+    PREFIX,
+    UNDEFINED,
+    full_head,
+    plain_head,
+)
 from fastmrigan.imaging.walker import Refused, kind_told, natural, suffix, why_closed
 
 DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".ima"))
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR is no instance
 SHARDS = "shard-*.tar"
-PREFIX = b"DICM"  # PS3.10 section 7.1, behind a preamble of 128 bytes
-PREAMBLE = 128
 
 # How much of a file is read until its head is understood: what nearly every file needs, then what
-# a head may hold at most (and what a deflated one may inflate to).
-HEADS = (16 << 10, 4 << 20)
+# a head may hold at most.
+HEADS = (16 << 10, LARGEST_HEAD)
 
-TAGS = (0x00080016, 0x00080018, 0x0008001C, 0x00120062)  # the UIDs, then the marks
-PIXELS = 0x7FE00010
-UNDEFINED = 0xFFFFFFFF  # the length of encapsulated pixel data, which hold fragments
 FRAGMENT, DELIMITER = 0xE000FFFE, 0xE0DDFFFE  # tags as they lie in little endian
-MARKS = ("SyntheticData", "PatientIdentityRemoved")
 UID_FORM = re.compile(r"[0-9.]{1,64}")
 
 
@@ -175,94 +171,24 @@ def keep(path: Path, name: str, offset: int, size: int, found: Found) -> None:
 def parse(name: str, path: Path, offset: int, size: int, head: bytes) -> Item | None:
     """The item whose file's first bytes `head` are; None where they do not reach far enough.
 
-    Raises Refused.
+    Raises Refused, MissingDependency.
     """
-    try:
-        from pydicom.filereader import read_dataset
-        from pydicom.uid import UID
-    except ImportError:
-        raise MissingDependency("pydicom", "dicom", "sending DICOM") from None
-
-    whole = len(head) == size
-    stream = io.BytesIO(head)
-    stream.seek(PREAMBLE + len(PREFIX))
-    reached = False
-
-    def behind_meta(tag: int, vr: str | None, length: int) -> bool:
-        return tag >> 16 != 2
-
-    def behind_marks(tag: int, vr: str | None, length: int) -> bool:
-        nonlocal reached
-        reached = tag > TAGS[-1]
-        return reached
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of values that have no business here
-            meta = read_dataset(stream, False, True, stop_when=behind_meta)
-            start = stream.tell()
-            if start >= len(head) and not whole:
-                return None
-            syntax = UID(str(meta.get("TransferSyntaxUID", "")))
-            if not syntax.is_transfer_syntax:
-                raise Refused(name, f"no transfer syntax that is known ({syntax or 'none'})")
-            if start >= size:
-                raise Refused(name, "holds nothing behind its file meta information")
-            body = head[start:]
-            if syntax.is_deflated:
-                inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-                body = inflater.decompress(body, HEADS[-1])
-                whole = inflater.eof or (whole and not inflater.unconsumed_tail)
-            stream = io.BytesIO(body)
-            encoding = syntax.is_implicit_VR, syntax.is_little_endian
-            data = read_dataset(stream, *encoding, stop_when=behind_marks, specific_tags=list(TAGS))
-            marks = [str(data.get(mark, "")) for mark in MARKS]
-            sop_class = str(data.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID", ""))
-            instance = str(data.get("SOPInstanceUID") or meta.get("MediaStorageSOPInstanceUID", ""))
-    except Refused:
-        raise
-    except Exception as error:  # pydicom raises nearly anything on what is no data set
-        if not whole:
-            return None
-        raise Refused(name, f"its header cannot be read ({type(error).__name__})") from error
-    if not reached and not whole:
+    known = plain_head(head) or full_head(name, head, size)
+    if known is None:
         return None
-    for uid, what in ((sop_class, "SOP class"), (instance, "SOP instance")):
+    for uid, what in ((known.sop_class, "SOP class"), (known.sop_instance, "SOP instance")):
         if not UID_FORM.fullmatch(uid):
             raise Refused(name, f"names no {what} that could be sent")
-    length = size - start
-    if not syntax.is_deflated:
-        first, claimed = pixels_at(stream, encoding)
-        if claimed == UNDEFINED:
-            there = delimited(path, offset + start + first, offset + size)
-        else:
-            there = first + claimed <= length
+    length = size - known.data
+    if not known.deflated:
+        if known.claimed == UNDEFINED:
+            there = delimited(path, offset + known.pixels, offset + size)
+        else:  # a copy that was cut short has a whole header, and a peer would store it as it is
+            there = known.pixels + known.claimed <= size
         if length % 2 or not there:
             raise Refused(name, "is not whole: it ends before its last element does")
-    mark = "YES" in marks
-    return Item(name, path, offset + start, length, sop_class, instance, str(syntax), mark)
-
-
-def pixels_at(stream: BinaryIO, encoding: tuple[bool, bool]) -> tuple[int, int]:
-    """Where the values of pixel data begin within `stream`, read so far, and the length they claim.
-
-    0, 0 where there are none. A copy that was cut short has a whole header and would be stored by a
-    peer as it is.
-    """
-    from pydicom.filereader import read_dataset
-
-    header, claimed = 0, 0
-
-    def at_pixels(tag: int, vr: str | None, length: int) -> bool:
-        nonlocal header, claimed
-        if tag == PIXELS:
-            header, claimed = 8 if vr is None else 12, length  # implicit or explicit
-        return tag >= PIXELS
-
-    with contextlib.suppress(Exception), warnings.catch_warnings():  # what was read may end first
-        warnings.simplefilter("ignore")
-        read_dataset(stream, *encoding, stop_when=at_pixels, specific_tags=[PIXELS])
-    return (stream.tell() + header, claimed) if header else (0, 0)
+    uids = known.sop_class, known.sop_instance, known.syntax
+    return Item(name, path, offset + known.data, length, *uids, known.marked)
 
 
 def delimited(path: Path, at: int, end: int) -> bool:

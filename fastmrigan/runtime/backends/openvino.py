@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,6 +143,13 @@ def runs_in(compiled: Any, precision: str) -> bool:
     )
 
 
+def bf16_db(parity: Mapping[str, Any]) -> float | None:
+    """What a model file's parity records of bf16, the lower of random inputs and of real ones."""
+    inputs = (parity, parity.get("real_slices", {}))
+    figures = [each["openvino-bf16"]["psnr_db"] for each in inputs if "openvino-bf16" in each]
+    return min(figures, default=None)
+
+
 def _operators(compiled: Any) -> Iterator[tuple[str, str]]:
     """(kind, precision) of each operator of the graph that really runs."""
     for operator in compiled.get_runtime_model().get_ops():
@@ -165,11 +172,9 @@ def _auto(model: GraphFile, bf16_here: bool) -> tuple[str, str]:
     """The precision taken, and why."""
     if not bf16_here:
         return "fp32", "auto: the processor has no bf16"
-    inputs = (model.parity, model.parity.get("real_slices", {}))  # random ones, and real ones
-    figures = [each["openvino-bf16"]["psnr_db"] for each in inputs if "openvino-bf16" in each]
-    if not figures:
+    measured = bf16_db(model.parity)
+    if measured is None:
         return "fp32", "auto: the model file records nothing about bf16"
-    measured = min(figures)
     taken = "bf16" if measured >= BF16_MIN_DB else "fp32"
     return taken, f"auto: {measured:.1f} dB in bf16 by the model file, {BF16_MIN_DB:g} wanted"
 

@@ -36,6 +36,7 @@ from send_files import (
 
 from fastmrigan.errors import MissingDependency
 from fastmrigan.imaging.send import Peer, echo
+from fastmrigan.imaging.send.head import explicit_little
 from fastmrigan.imaging.send.source import Found, look
 from fastmrigan.imaging.walker import Refused
 
@@ -159,6 +160,8 @@ def test_missing_package(tmp_path: Path, monkeypatch, scp: Recorder, package: st
         "pydicom": lambda: look("x.dcm", path, Found()),
     }[package]
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setitem(sys.modules, f"{package}.filereader", None)
+    for module in ("filereader", "uid"):
+        monkeypatch.setitem(sys.modules, f"{package}.{module}", None)
+    explicit_little.cache_clear()
     with pytest.raises(MissingDependency, match=rf"package {package}, .*fastmrigan\[dicom\]"):
         needs()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastmrigan.metrics.charts import Frame, round_ticks
+from fastmrigan.pages.charts import Frame, round_ticks
 
 
 @pytest.mark.parametrize(
