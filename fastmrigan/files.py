@@ -25,6 +25,18 @@ def is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def shortage(folder: Path) -> str:
+    """What a full file system has run out of, in words: its own error is the same for both.
+
+    folder: on that file system, or where it is to be.
+    """
+    usage = os.statvfs(next(each for each in (folder, *folder.absolute().parents) if each.exists()))
+    space, inodes = usage.f_bavail / max(usage.f_blocks, 1), usage.f_favail / max(usage.f_files, 1)
+    if usage.f_files and inodes < min(0.1, space / 2):
+        return "no inodes left (see df -i)"
+    return "no space left"
+
+
 def write_synced(path: Path, content: bytes | memoryview) -> None:
     """Writes a file and waits until its content is on the disk."""
     with path.open("wb") as file:

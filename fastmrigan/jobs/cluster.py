@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fastmrigan.errors import MissingDependency, UsageError
+from fastmrigan.errors import DiskFull, MissingDependency, UsageError
 from fastmrigan.files import TMP
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.jobs import quarantine
@@ -86,7 +86,7 @@ def run_on_ray(
         with Watch(work, output, start, workers=len(crew.members), total=total, part=name) as watch:
             try:
                 crew.make(todo, signal, watch.shard_done)
-            except OSError as error:
+            except (OSError, DiskFull) as error:
                 raise disk_error(error, output, total, watch.done) from error
             finally:
                 crew.end()

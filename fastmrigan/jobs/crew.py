@@ -22,6 +22,7 @@ from fastmrigan.errors import FastMriganError, Interrupted, ModelRefused, UsageE
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.jobs import quarantine
 from fastmrigan.jobs.job import Job
+from fastmrigan.jobs.run import check_ours
 from fastmrigan.jobs.spec import Engine, JobSpec
 from fastmrigan.jobs.watch import ShardDone
 
@@ -73,6 +74,7 @@ class Maker:
     def make_shard(self, place: int) -> ShardDone | None:
         """Puts the shard at a place of the plan on the disk; None where it is stopped before."""
         assert self.job is not None
+        check_ours(self.job.output.out, self.job.pinned)
         return self.job.make_shard(place, self.stopping.is_set)
 
     def stop(self) -> None:

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from fastmrigan.errors import UsageError
+from fastmrigan.errors import DiskFull, UsageError
+from fastmrigan.files import is_full, shortage
 
 FLOCK = struct.Struct("hhqqi4x")  # of 64-bit Linux: type, whence, start, length, pid
 
@@ -31,6 +32,8 @@ def only_writer(out: Path, part: range) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         lock = (out / ".lock").open("ab")
     except OSError as error:
+        if is_full(error):
+            raise DiskFull(f"{out}: {shortage(out)}; free some, run the same command") from error
         raise UsageError(f"{out}: cannot write there: {error.strerror}") from error
     with lock:
         while (holder := _take(lock, out, part)) is not None:

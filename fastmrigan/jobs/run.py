@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from fastmrigan.errors import DiskFull, Interrupted, UsageError
-from fastmrigan.files import TMP, is_full, write_new
+from fastmrigan.files import TMP, is_full, shortage, write_new
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.jobs import quarantine, receipts
 from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.job import Job
 from fastmrigan.jobs.locks import only_writer
 from fastmrigan.jobs.output import Output
-from fastmrigan.jobs.plan import Shard
+from fastmrigan.jobs.plan import Content, Shard
 from fastmrigan.jobs.shards import remove
 from fastmrigan.jobs.watch import ShardDone, Watch
 
@@ -67,6 +67,8 @@ def run(job: Job, part: range | None = None) -> JobResult:
         job.skipped.update(quarantine.read(job.output.out))
         shards = [job.plan[place] for place in own]
         todo = unfinished(job.output, shards)
+        if part is None:
+            clear_up_notes(job.output.out)
         total = slices_of(shards)
         with (
             StopSignal() as signal,
@@ -86,7 +88,7 @@ def run(job: Job, part: range | None = None) -> JobResult:
 def _make(job: Job, todo: Sequence[Shard], total: int, watch: Watch, signal: StopSignal) -> None:
     try:
         make_all(job, todo, watch.shard_done, lambda: signal.stopped)
-    except OSError as error:
+    except (OSError, DiskFull) as error:
         raise disk_error(error, job.output, total, watch.done) from error
     if signal.stopped:
         raise interrupted(job.output, total, watch.done)
@@ -101,8 +103,8 @@ def make_all(
     """Makes shards, taken as they are needed, and puts each on the disk for good before it is
     `told`.
 
-    Ends early once `stopped`, with every finished shard kept. Raises what the engine raises, and
-    OSError as the disk does.
+    Ends early once `stopped`, with every finished shard kept. Raises what the engine raises,
+    OSError as the disk does, DiskFull, and UsageError where the folder was taken away.
     """
     waiting: deque[Future[ShardDone]] = deque()
 
@@ -114,13 +116,44 @@ def make_all(
     with ThreadPoolExecutor(1, "shard-writer") as writer:
         try:
             for content in job.make(shards, stopped):
-                waiting.append(writer.submit(job.commit, content))
+                waiting.append(writer.submit(_commit, job, content))
                 settle(SHARDS_WAITING)
             settle(0)
-        except OSError:
+        except (OSError, DiskFull):
             for written in waiting:
                 written.cancel()
             raise
+
+
+def _commit(job: Job, content: Content) -> ShardDone:
+    check_ours(job.output.out, job.pinned)
+    return job.commit(content)
+
+
+def check_ours(out: Path, pinned: dict[str, Any]) -> None:
+    """Raises UsageError where the folder was taken away since, or another job began in its place.
+
+    The lock does not tell: it goes with the folder that is gone.
+    """
+    try:
+        known = json.loads((out / "run.json").read_text())
+        ours = not differing(known, pinned, known | pinned)
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError):
+        ours = False
+    if not ours:
+        raise UsageError(taken_away(out))
+
+
+def differing(known: dict[str, Any], pinned: dict[str, Any], keys: Iterable[str]) -> list[str]:
+    """Which of the names in run.json two jobs pin differently."""
+    return [key for key in keys if known.get(key) != pinned.get(key)]
+
+
+def taken_away(out: Path) -> str:
+    return (
+        f"{out}: was removed, moved or replaced while this job ran; what it had made is not there "
+        "any more, and nothing else is written: run the same command to make all of it"
+    )
 
 
 def pin(out: Path, task: str, pinned: dict[str, Any]) -> None:
@@ -146,8 +179,7 @@ def agrees(out: Path, task: str, pinned: dict[str, Any], *, partly: bool = False
         try:
             known = json.loads(path.read_text())
             began = known.get("task", "sample")  # a job that samples states none
-            keys = pinned if partly else known | pinned
-            differing = [key for key in keys if known.get(key) != pinned.get(key)]
+            differs = differing(known, pinned, pinned if partly else known | pinned)
         except (ValueError, TypeError, AttributeError) as error:
             raise UsageError(f"{path}: unreadable ({error}); take another --out") from error
         if began != task:
@@ -155,8 +187,8 @@ def agrees(out: Path, task: str, pinned: dict[str, Any], *, partly: bool = False
                 f"{path}: a job of task {began!r} began there, this one is {task!r}; take "
                 "another --out"
             )
-        if differing:
-            key = differing[0]
+        if differs:
+            key = differs[0]
             raise UsageError(
                 f"{path}: {key} is {known.get(key)!r} there and {pinned.get(key)!r} here; "
                 "resume with the same settings, or take another --out"
@@ -206,6 +238,13 @@ def clear_up(output: Output, shards: Sequence[Shard]) -> None:
             remove(gone)
 
 
+def clear_up_notes(out: Path) -> None:
+    """Removes what is half-made of run.json and other notes; who holds all shards may, and nobody
+    else: another part may be writing one."""
+    for leftover in out.glob(f".*{TMP}"):
+        remove(leftover)
+
+
 def slices_of(shards: Sequence[Shard]) -> int:
     return sum(shard.count for shard in shards)
 
@@ -221,8 +260,13 @@ def interrupted(output: Output, count: int, done: int) -> Interrupted:
     )
 
 
-def disk_error(error: OSError, output: Output, count: int, done: int) -> Exception:
+def disk_error(error: OSError | DiskFull, output: Output, count: int, done: int) -> Exception:
+    """What a job ends with that could not write. done: slices, of `count`."""
     kept = f"{done:,} of {count:,} slices are safe"
-    if is_full(error):
-        return DiskFull(f"{output.out}: no space left; {kept}: free some, run the same command")
-    return UsageError(f"{output.out}: cannot write: {error.strerror}; {kept}")
+    if isinstance(error, DiskFull) or is_full(error):
+        short = shortage(output.out)
+        return DiskFull(f"{output.out}: {short}; {kept}: free some, run the same command")
+    if not (output.out / "run.json").exists():
+        return UsageError(taken_away(output.out))
+    path = output.out if error.filename is None else os.fsdecode(error.filename)
+    return UsageError(f"{path}: cannot write: {error.strerror}; {kept}")

@@ -16,12 +16,13 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastmrigan.errors import InputRejected, MissingDependency, UsageError
+from fastmrigan.errors import DiskFull, InputRejected, MissingDependency, UsageError
 from fastmrigan.files import TMP, sync_folder
 from fastmrigan.imaging.walker import natural
 from fastmrigan.jobs import receipts
@@ -64,16 +65,21 @@ def commit(folder: Path, fmt: Format, content: Content, origin: Origin) -> None:
     try:
         digests = fmt.write(aside, content, origin)
         receipts.write(folder, final.name, digests, content)
-    except OSError:
-        remove(aside)  # a full disk needs its space back
+        _take_name(aside, final)
+    except (OSError, DiskFull):
+        with suppress(OSError):  # of a disk that takes nothing any more: the first error is told
+            remove(aside)  # a full disk needs its space back
         raise
+    sync_folder(folder)
+
+
+def _take_name(aside: Path, final: Path) -> None:
     try:
         os.replace(aside, final)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         remove(aside)  # a folder is not replaced: it is there already, of the same bytes
-    sync_folder(folder)
 
 
 def remove(path: Path) -> None:

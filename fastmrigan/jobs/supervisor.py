@@ -17,7 +17,7 @@ from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any
 
-from fastmrigan.errors import FastMriganError, ModelRefused, UsageError
+from fastmrigan.errors import DiskFull, FastMriganError, ModelRefused, UsageError
 from fastmrigan.files import sync_folder
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.jobs import quarantine, receipts
@@ -31,6 +31,7 @@ from fastmrigan.jobs.process import Worker, devices_for, manner_of_death
 from fastmrigan.jobs.run import (
     JobResult,
     clear_up,
+    clear_up_notes,
     disk_error,
     finished,
     interrupted,
@@ -87,6 +88,8 @@ def supervise(
             pin(output.out, work.task, ready.pinned)
             started(ready, led.size)
             clear_up(output, shards)
+            if part is None:
+                clear_up_notes(output.out)
             name = "" if part is None else f"{part.start}-{part.stop}"
             with Watch(work, output, done, workers=led.size, total=total, part=name) as watch:
                 led.make(todo, watch)
@@ -170,7 +173,7 @@ class Supervisor:
         if self.stop.stopped or self.failure is not None:
             self._dismiss()
             count = self.count
-            if isinstance(self.failure, OSError) and self.report is not None:
+            if isinstance(self.failure, OSError | DiskFull) and self.report is not None:
                 raise disk_error(self.failure, self.output, count, self.done) from self.failure
             if isinstance(self.failure, Casualty):
                 raise ModelRefused(

@@ -102,6 +102,8 @@ def _held(folder: Path, shard: Path) -> tuple[receipts.Receipt | None, str | Non
         receipt = receipts.read(receipts.path_of(folder, shard.name))
     except FileNotFoundError:
         return None, "has no receipt"
+    except OSError as error:
+        return None, f"has a receipt that cannot be read: {error.strerror}"
     except InputRejected:
         return None, "has a damaged receipt"
     try:

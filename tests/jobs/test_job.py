@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import random
 import signal
 import subprocess
 import sys
@@ -193,30 +192,3 @@ def test_death_at_each_point_of_a_write(write_model, tmp_path, fastmrigan, point
     resumed = fastmrigan(*command)
     assert resumed.returncode == 0, resumed.stderr
     assert digests(out) == digests(whole)
-
-
-@pytest.mark.slow
-def test_kill_at_twenty_random_moments(write_model, tmp_path, fastmrigan):
-    model, count = write_model(), 16 * 400
-    whole = tmp_path / "whole"
-    assert fastmrigan(*arguments(model, whole, count)).returncode == 0
-    expected = digests(whole)
-    assert len(expected) == 400
-    dice = random.Random(0)
-    midway = 0
-    for moment in range(20):
-        out = tmp_path / f"killed-{moment}"
-        process = start([sys.executable, "-m", "fastmrigan", *arguments(model, out, count)])
-        if moment < 3:
-            time.sleep(dice.uniform(0, 0.8))  # any moment from the start of the process on
-        else:
-            wait_for_shards(out, dice.randint(1, 380), process)
-            time.sleep(dice.uniform(0, 0.004))  # anywhere within a shard
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL, "the job ended before it was killed"
-        midway += 0 < len(list(out.glob("shard-*.tar"))) < 400
-        resumed = fastmrigan(*arguments(model, out, count))
-        assert resumed.returncode == 0, resumed.stderr
-        assert digests(out) == expected
-    assert midway >= 15
