@@ -195,7 +195,7 @@ class _Pilot:
         return total
 
     def _first(self, shard: Shard, count: int) -> Content:
-        return Content(shard, self._noise(count), range(shard.first, shard.first + count))
+        return Content.whole(replace(shard, count=count), self._noise(count))
 
     def _noise(self, count: int) -> Slices:
         dice = np.random.default_rng(count)
