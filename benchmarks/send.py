@@ -368,7 +368,11 @@ def main() -> int:
             f"{name:30} median {middle:8,.0f} slices/s ({min(each):,.0f} to {max(each):,.0f}), "
             f"{middle * size / 1e6:8,.1f} MB/s{taken}"
         )
-    missed = False
+    missed = not held
+    if missed:
+        print(
+            "neither storescp nor Orthanc is here (Debian: dcmtk, orthanc): nothing to hold it to"
+        )
     for name in held:
         rate = statistics.median(rates[name])
         missed |= rate < BAR

@@ -172,7 +172,7 @@ class DecodePool(Generic[Result]):
         self._back: deque[Task] = deque()  # given to a worker that died of another one
         self._done: dict[int, tuple[Any, int]] = {}  # by number: what came, and in how many bytes
         self._held = 0  # bytes of all that is done and not yet asked for
-        self._largest = 0  # bytes of a result, so far
+        self._largest = 0  # bytes that a result may have, by those so far
         number = 0
         try:
             while True:
@@ -197,7 +197,8 @@ class DecodePool(Generic[Result]):
             more = len(self._workers) < self._most
             if not more and worker is not None and len(worker.tasks) > worker.batch:
                 return  # all have what they work on and what comes next
-            tasks = self._take(1 if worker is None or more else worker.batch)
+            alone = sum(not each.tasks for each in self._workers) < 2  # else others wait as well
+            tasks = self._take(worker.batch if worker is not None and alone and not more else 1)
             if not tasks:
                 return
             if worker is None or (more and worker.tasks):
@@ -306,7 +307,7 @@ class DecodePool(Generic[Result]):
     def _finish(self, task: Task, result: Any, size: int) -> None:
         self._done[task.number] = (result, size)
         self._held += size
-        self._largest = max(self._largest, size)
+        self._largest = max(size, self._largest * 7 // 8)  # one that was large is no rule
 
     def _dismiss(self, workers: list[Worker]) -> None:
         for worker in workers:

@@ -206,6 +206,14 @@ def test_results_that_nobody_asks_for_do_not_pile_up() -> None:
         assert sum(1 for _ in run) == 39
 
 
+def test_one_large_result_leaves_work_for_all() -> None:
+    tasks = [("large", ("array", 5_000)), *((str(i), ("pid", 0.02)) for i in range(60))]  # 20 MB
+    with DecodePool(pool_tasks.task, workers=2, memory=50 << 20) as pool:
+        pids = [result for result in pool.run(tasks) if isinstance(result, int)]
+    assert len(pids) == 60
+    assert len(set(pids[30:])) == 2
+
+
 def test_a_run_left_early_leaves_a_pool_that_works() -> None:
     with DecodePool(pool_tasks.task, workers=2) as pool:
         for result in pool.run((str(i), ("sleep", 0.01)) for i in range(100)):

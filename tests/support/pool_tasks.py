@@ -21,6 +21,7 @@ def task(kind: str, value: float = 0.0) -> object:
             time.sleep(value)
             return value
         case "pid":
+            time.sleep(value)
             return os.getpid()
         case "array":
             return np.full((int(value), 1000), value, np.float32)

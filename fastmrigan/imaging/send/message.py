@@ -120,7 +120,7 @@ class Response:
         self.number = _number(values, 0x0120)
         self.status = _number(values, 0x0900)
         self.comment = values.get(0x0902, b"").decode("latin-1").strip("\0 ")
-        if max(len(values.get(uid, b"")) for uid in (0x0002, 0x1000)) > LONGEST_UID:
+        if max(len(values.get(uid, b"").rstrip(b"\0 ")) for uid in (0x0002, 0x1000)) > LONGEST_UID:
             raise ValueError("it names no UID")
 
 

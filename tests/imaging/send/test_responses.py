@@ -103,6 +103,7 @@ COMMAND = FIELD + NUMBER + NO_DATA + STATUS
         ],
         [pdu(fragment(3, FIELD + NUMBER + DATA + STATUS)), pdu(fragment(2, b"data"))],
         [pdu(fragment(3, FIELD + NUMBER + DATA + STATUS), fragment(0, b"data"), fragment(2, b""))],
+        [pdu(fragment(3, element(0x0002, b"1." * 31 + b"12\0\0") + COMMAND))],
     ],
 )
 def test_unusual_answers(pdus: list[bytes]) -> None:
