@@ -94,8 +94,8 @@ Runner = Annotated[
     str,
     typer.Option(
         help="local (this process) or ray: processes of a Ray cluster; what a node had in hand "
-        "that dies is made by another. All nodes need FastMRIGAN, and see the model, the inputs "
-        "and --out by the same paths."
+        "that dies is made by another. All nodes need FastMRIGAN, and see the model, the inputs, "
+        "--gate-reference and --out by the same paths."
     ),
 ]
 RayAddress = Annotated[

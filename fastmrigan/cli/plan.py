@@ -16,7 +16,7 @@ def show_plan(job: Ready, after: float = 0.0) -> float:
     """Prints the plan of a job and when it would end, if it began in `after` seconds; the seconds
     that it would take."""
     from fastmrigan.cli.bulk import engine_line
-    from fastmrigan.jobs import budget
+    from fastmrigan.jobs import budget, quarantine
     from fastmrigan.jobs.forecast import forecast
     from fastmrigan.jobs.job import Job
     from fastmrigan.jobs.run import agrees
@@ -44,7 +44,8 @@ def show_plan(job: Ready, after: float = 0.0) -> float:
     seconds = job.images.seconds if job.images is not None else 0.0
     if todo:
         generator = job.spec.engine.open(job.model)
-        begun = Job(job.work, output, generator)
+        skipped = quarantine.read(output.out)
+        begun = Job(job.work, output, generator, skipped, job.spec.open_gate(job.model))
         agrees(output.out, job.work.task, begun.pinned)
         line("engine", engine_line(generator))
         told = forecast(begun, todo)

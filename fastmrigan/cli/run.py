@@ -42,12 +42,13 @@ def run(
         typer.Argument(
             metavar="JOBS.toml",
             help="What all jobs share, then a [[job]] for each, with model, out and either count "
-            "or inputs. The keys are the options of `synth` and `translate`; paths are relative to "
-            "the file.",
+            "or inputs. The keys are the options of `synth` and `translate`, but for those of "
+            "several processes and machines; paths are relative to the file.",
         ),
     ],
     dry_run: bulk.DryRun = False,
     budget_check: bulk.BudgetCheck = True,
+    workers: bulk.Workers = None,
 ) -> None:
     """Run the jobs of a file one after another; the same command goes on where it stopped.
 
@@ -67,7 +68,7 @@ def run(
             if budget_check:
                 check_budget(entries)
             if not dry_run:
-                begin(entries)
+                begin(entries, workers)
         except BaseException:  # what stops all
             if any(entry.how != "not begun" for entry in entries):
                 tell(entries)
@@ -156,12 +157,12 @@ def show_plans(entries: Sequence[Entry]) -> None:
     print(f"all: {amount(need.disk)}, after {duration(after)}")
 
 
-def begin(entries: Sequence[Entry]) -> None:
+def begin(entries: Sequence[Entry], workers: int | None) -> None:
     for entry in going(entries):
         print(f"{entry.name}:", flush=True)
         with by_itself(entry):
             if entry.ready.todo:
-                entry.code, entry.how = bulk.start(entry.ready), "done"
+                entry.code, entry.how = bulk.start(entry.ready, workers), "done"
             else:
                 entry.code, entry.how = bulk.tell_rejects(entry.ready), "done before"
 

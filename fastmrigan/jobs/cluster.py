@@ -29,6 +29,7 @@ from fastmrigan.jobs.run import (
     clear_up,
     disk_error,
     interrupted,
+    lying_in,
     pin,
     share_of,
     slices_of,
@@ -94,7 +95,7 @@ def run_on_ray(
         if signal.stopped:
             raise interrupted(output, total, watch.done)
         share = None if part is None else share_of(output, plan, part)
-        left_out = len(quarantine.read(output.out))
+        left_out = lying_in(quarantine.read(output.out), shards)
         return JobResult(watch.done, watch.made, watch.seconds, left_out, share)
 
 

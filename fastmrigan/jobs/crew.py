@@ -14,7 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,7 @@ class Member:
     """What is known of an actor here."""
 
     actor: Any
+    number: int  # none has another one's
     node: str | None = None  # once its engine is open
     in_hand: deque[int] = field(default_factory=deque)  # places of the plan, in order
 
@@ -110,6 +111,7 @@ class Crew:
         self.ray, self.spec, self.token, self.say = ray, spec, token, say
         self.cpus, self.gpus, nodes = needs(spec.engine, ray.nodes())
         self.members: list[Member] = []
+        self.hired = 0  # so far
         self.waiting: dict[Any, tuple[Member, int | None]] = {}  # task: who has it, and the place
         self.todo: deque[int] = deque()
         self.deaths: Counter[int] = Counter()  # place: actors that died with it in hand
@@ -181,7 +183,8 @@ class Crew:
             scheduling_strategy="SPREAD",
             concurrency_groups={"control": 1},  # `stop` passes by what is in hand
         )(Maker)
-        member = Member(made.remote(self.spec))
+        member = Member(made.remote(self.spec), self.hired)
+        self.hired += 1
         self.members.append(member)
         self.waiting[member.actor.open.remote(self.token)] = (member, None)
 
@@ -213,7 +216,7 @@ class Crew:
             elif place is not None:
                 member.in_hand.remove(place)
                 if result is not None:
-                    yield result
+                    yield replace(result, worker=member.number)
 
     def _welcome(self, member: Member, opened: Opened) -> None:
         member.node, self.unopened, self.alone_since = opened.node, 0, None
@@ -249,8 +252,9 @@ class Crew:
             if self.deaths[member.in_hand[0]] == DEATHS:
                 first = member.in_hand[0]
                 raise ModelRefused(
-                    f"{model}: {DEATHS} processes died of the shard at {first} of the plan; make "
-                    f"it by itself, with --shard-range {first}:{first + 1}, to see why ({why})"
+                    f"{model}: {DEATHS} processes died of the shard at {first} ({why}); "
+                    f"make it here, by --workers 1 --shard-range {first}:{first + 1}, which finds "
+                    "an input that ends processes and leaves it out"
                 )
         if self.unopened < DEATHS:
             self._hire()

@@ -79,6 +79,8 @@ def _writing(job: Job, shard: Shard, slices: Slices) -> float:
     began = time.perf_counter()
     with TemporaryDirectory(prefix="fastmrigan-") as folder:
         content = Content(shard, filled, indices)
+        if job.gate is not None:
+            content = job.gate(content, job.work.origin.sources)
         commit(Path(folder), FORMATS[job.output.format], content, job.work.origin)
         taken = time.perf_counter() - began
     return float(count / max(taken, 1e-9))

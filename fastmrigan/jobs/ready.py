@@ -79,7 +79,15 @@ class Ready:
             "shard_size": output.shard_size,
             "format": output.format,
             "dtype": output.depth,
+            "mode": self.spec.engine.mode,
+            "gate": None if self.spec.gate is None else self.spec.gate.action,
         }
+        engine = self.spec.engine
+        if engine.batch is not None:
+            known["batch"] = engine.batch
+        for name, asked in (("backend", engine.backend), ("precision", engine.precision)):
+            if asked != "auto":
+                known[name] = asked
         agrees(output.out, self.work.task, known, partly=True)
 
 
@@ -93,6 +101,8 @@ def looked_at(spec: JobSpec) -> Looked:
     check_writable(spec.output.out)
     model = read_model(spec.engine.model)
     choose(spec.engine.backend, model)
+    if spec.gate is not None:
+        spec.gate.check(model.metadata, spec.output)
     if of_images(spec) is not None:
         check_images(spec, model)
         return Looked(spec, model, None)

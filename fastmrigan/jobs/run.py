@@ -82,7 +82,8 @@ def run(job: Job, part: range | None = None) -> JobResult:
         ):
             _make(job, todo, total, watch, signal)
         share = None if part is None else share_of(job.output, job.plan, part)
-        return JobResult(watch.done, watch.made, watch.seconds, len(job.skipped), share)
+        left_out = lying_in(job.skipped, shards)
+        return JobResult(watch.done, watch.made, watch.seconds, left_out, share)
 
 
 def _make(job: Job, todo: Sequence[Shard], total: int, watch: Watch, signal: StopSignal) -> None:
@@ -247,6 +248,14 @@ def clear_up_notes(out: Path) -> None:
 
 def slices_of(shards: Sequence[Shard]) -> int:
     return sum(shard.count for shard in shards)
+
+
+def lying_in(indices: Iterable[int], shards: Sequence[Shard]) -> int:
+    """How many slices of `shards` these are."""
+    return sum(
+        any(shard.first <= index < shard.first + shard.count for shard in shards)
+        for index in indices
+    )
 
 
 def share_of(output: Output, plan: Sequence[Shard], part: range) -> Share:

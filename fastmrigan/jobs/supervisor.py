@@ -35,6 +35,7 @@ from fastmrigan.jobs.run import (
     disk_error,
     finished,
     interrupted,
+    lying_in,
     missing,
     pin,
     share_of,
@@ -94,7 +95,8 @@ def supervise(
             with Watch(work, output, done, workers=led.size, total=total, part=name) as watch:
                 led.make(todo, watch)
         share = None if part is None else share_of(output, plan, part)
-        return JobResult(watch.done, watch.made, watch.seconds, len(skipped), share)
+        left_out = lying_in(skipped, shards)
+        return JobResult(watch.done, watch.made, watch.seconds, left_out, share)
 
 
 class Supervisor:
