@@ -13,8 +13,9 @@
 PYTHON ?= python3
 TORCH := torch==2.13.0
 EXTRAS := train,export,int8,dicom,ort,dev
-# For the slow lane alone: 96 MB under a licence of NVIDIA's own, which no demo should bring along.
-SLOW_EXTRAS := rtx
+# For the slow lane alone: what no demo should bring along, rtx being 96 MB under a licence of
+# NVIDIA's own and Ray 70 MB.
+SLOW_EXTRAS := rtx,cluster
 FASTMRIGAN_CUDA ?= AUTO
 
 VENV := .venv
@@ -55,7 +56,7 @@ builder: environment
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
 	  $(PIP) install -q --no-compile -c constraints.txt $(TORCH) \
 	    $$($(BIN)/python tests/dependencies.py $(SLOW_EXTRAS)); \
-	else echo "not installed (no wheels for $$(uname -sm)), its tests will skip: tensorrt-rtx"; fi
+	else echo "not installed (no wheels for $$(uname -sm)), its tests will skip: $(SLOW_EXTRAS)"; fi
 
 # The reader under a fuzzer, SECONDS long; what it finds worth keeping goes to build/fuzz.
 fuzz: install

@@ -35,11 +35,11 @@ from timing import interleave, write_json
 from fastmrigan.imaging.emit.dicom import SeriesWriter, SliceHeader, file_bytes
 from fastmrigan.imaging.emit.header import SeriesHeader
 from fastmrigan.imaging.emit.places import invented
-from fastmrigan.runtime.formats import FORMATS, tar_parts
-from fastmrigan.runtime.formats_dicom import dicom_files
+from fastmrigan.jobs.formats import FORMATS, tar_parts
+from fastmrigan.jobs.formats_dicom import dicom_files
+from fastmrigan.jobs.plan import Content, Origin, Shard
+from fastmrigan.jobs.shards import commit
 from fastmrigan.runtime.machine import machine
-from fastmrigan.runtime.plan import Origin, Shard
-from fastmrigan.runtime.shards import commit
 
 SIDE = 256
 BARS = {"shard": 3000.0, "files": 500.0}  # files/s
@@ -72,7 +72,7 @@ def check(slices: np.ndarray) -> None:
 
 def encoded(slices: np.ndarray) -> int:
     """Bytes of the shard, all made."""
-    files = dicom_files(Shard(0, 0, len(slices)), slices, ORIGIN)
+    files = dicom_files(Content.whole(Shard(0, 0, len(slices)), slices), ORIGIN)
     return sum(len(part) for part in tar_parts(files, ".dcm", ORIGIN))
 
 
@@ -81,7 +81,7 @@ def by_pydicom(slices: np.ndarray) -> int:
     import pydicom
     from pydicom.uid import generate_uid
 
-    (_, first), *_ = dicom_files(Shard(0, 0, 1), slices[:1], ORIGIN)
+    (_, first), *_ = dicom_files(Content.whole(Shard(0, 0, 1), slices[:1]), ORIGIN)
     data = pydicom.dcmread(io.BytesIO(first))
     total = 0
     for number, stored in enumerate(slices):
@@ -102,16 +102,16 @@ def fsynced(path: Path, content: bytes) -> None:
 
 
 def sides(folder: Path, slices: np.ndarray) -> dict[str, Callable[[], object]]:
-    shard = Shard(0, 0, len(slices))
-    tar = b"".join(tar_parts(dicom_files(shard, slices, ORIGIN), ".dcm", ORIGIN))
-    files = [content for _, content in dicom_files(shard, slices, ORIGIN)]
+    content = Content.whole(Shard(0, 0, len(slices)), slices)
+    tar = b"".join(tar_parts(dicom_files(content, ORIGIN), ".dcm", ORIGIN))
+    files = [file for _, file in dicom_files(content, ORIGIN)]
     fresh = (folder / str(number) for number in itertools.count())  # names never used before:
     # what is removed is paid for by whoever writes next, so all of it stays until the end
 
     def job(fmt: str) -> None:
         own = next(fresh)
         own.mkdir()
-        commit(own, FORMATS[fmt], shard, slices, ORIGIN)
+        commit(own, FORMATS[fmt], content, ORIGIN)
 
     def plain_files() -> None:
         plain = next(fresh)

@@ -40,11 +40,11 @@ from timing import write_json
 
 from fastmrigan.imaging.phantom import phantom_slices
 from fastmrigan.imaging.quantise import to_float, to_uint8
+from fastmrigan.jobs.shards import read_slices
 from fastmrigan.metrics.extraction import FeatureNetwork, inception_network, of_inception
 from fastmrigan.metrics.frechet import frechet_distance
 from fastmrigan.metrics.inception import ENVIRONMENT, of_state, random_inception
 from fastmrigan.runtime.machine import processor
-from fastmrigan.runtime.shards import read_slices
 
 BAR = 2.8
 SIDES = ("ours", "pytorch-fid", "ours, bf16")

@@ -37,8 +37,8 @@ def engine_side(model: str, count: int, batch: int, mode: str) -> dict[str, floa
 
 
 def job_side(model: str, count: int, batch: int, mode: str, folder: str) -> dict[str, float]:
+    from fastmrigan.jobs.sampling import JobOptions, synthesise
     from fastmrigan.runtime import load
-    from fastmrigan.runtime.job import JobOptions, synthesise
 
     generator = load(model, batch=batch, mode=mode)
     generator.sample(batch)

@@ -64,3 +64,7 @@ class MissingDependency(UsageError):
             f"{purpose} needs the package {package}, which is not installed: "
             f"pip install 'fastmrigan[{extra}]'"
         )
+
+    def __reduce__(self) -> tuple[type[UsageError], tuple[object, ...]]:
+        """To another process it comes as what it is to a user."""
+        return UsageError, self.args

@@ -99,6 +99,10 @@ class Progress:
         self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, text="")
         self._bar.start()
 
+    def say(self, text: str) -> None:
+        """A line of its own; above the bar, where there is one."""
+        self._print(text)
+
     def _print(self, text: str) -> None:
         if self.shown:
             print(text, file=sys.stderr, flush=True)

@@ -33,6 +33,8 @@ COMMANDS = (
     "info",
     "synth",
     "translate",
+    "run",
+    "verify",
     "send",
     "bench",
     "evaluate",

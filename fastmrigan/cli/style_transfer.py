@@ -140,7 +140,7 @@ def read_slices(
     from fastmrigan.imaging.dataset import PreparedDataset
     from fastmrigan.imaging.geometry import fit_square
     from fastmrigan.imaging.quantise import to_float
-    from fastmrigan.runtime import shards
+    from fastmrigan.jobs import shards
 
     if path.is_file():
         return read_image(path, option, size or IMAGE_SIZE)

@@ -20,13 +20,23 @@ def synth(
     batch: bulk.Batch = 64,
     threads: bulk.Threads = None,
     mode: bulk.Mode = "throughput",
+    gate: bulk.Gate = None,
+    gate_reference: bulk.GateReference = None,
+    dry_run: bulk.DryRun = False,
+    budget_check: bulk.BudgetCheck = True,
+    workers: bulk.Workers = None,
+    shard_range: bulk.ShardRange = None,
+    runner: bulk.Runner = "local",
+    ray_address: bulk.RayAddress = None,
+    ray_actors: bulk.RayActors = None,
 ) -> None:
     """Generate slices in bulk: every one of them, once each, resumable at any moment."""
-    from fastmrigan.runtime.generator import load
-    from fastmrigan.runtime.job import JobOptions, synthesise
+    from fastmrigan.jobs.output import Output
+    from fastmrigan.jobs.spec import Engine, JobSpec, Sampled
 
-    options = JobOptions(out, count, seed, format, shard_size, dtype)
-    options.check()
-    generator = load(model, backend, precision=precision, threads=threads, batch=batch, mode=mode)
-    print(bulk.engine_line(generator))
-    print(bulk.result_line(out, synthesise(generator, options)))
+    cluster = bulk.ray_options(runner, ray_address, ray_actors, workers)
+    engine = Engine(model, backend, precision, threads, batch, mode)
+    output = Output(out, format, shard_size, dtype)
+    gated = bulk.gate_options(gate, gate_reference)
+    spec = JobSpec(engine, Sampled(count, seed), output, gated, shard_range)
+    bulk.run_job(spec, dry_run=dry_run, budget_check=budget_check, workers=workers, cluster=cluster)

@@ -1,8 +1,7 @@
-"""`fastmrigan translate`: prepared slices of one contrast to another, in bulk."""
+"""`fastmrigan translate`: slices of one contrast to another, in bulk."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,10 @@ def translate(
     model: bulk.Model,
     inputs: Annotated[
         Path,
-        typer.Option(help="Prepared dataset of source slices; of a paired one, its SRC side."),
+        typer.Option(
+            help="Prepared dataset of source slices; of a paired one, its SRC side. Or a folder of "
+            "DICOM, NIfTI or pictures: every slice of it is prepared first, in OUT/inputs."
+        ),
     ],
     out: bulk.Out,
     split: Annotated[str, typer.Option(help="all, train, test or guard.")] = "all",
@@ -31,29 +33,34 @@ def translate(
     batch: bulk.Batch = 8,
     threads: bulk.Threads = None,
     mode: bulk.Mode = "throughput",
+    gate: bulk.Gate = None,
+    gate_reference: bulk.GateReference = None,
+    allow_burned_in: Annotated[
+        str,
+        typer.Option(
+            help="Of a folder of DICOM: no quarantines files whose BurnedInAnnotation is YES or "
+            "absent; unknown allows absent ones; yes allows all."
+        ),
+    ] = "no",
+    dry_run: bulk.DryRun = False,
+    budget_check: bulk.BudgetCheck = True,
+    workers: bulk.Workers = None,
+    shard_range: bulk.ShardRange = None,
+    runner: bulk.Runner = "local",
+    ray_address: bulk.RayAddress = None,
+    ray_actors: bulk.RayActors = None,
 ) -> None:
-    """Translate prepared slices in bulk: slice i of the output is input i, resumable at any moment.
+    """Translate slices in bulk: slice i of the output is input i, resumable at any moment.
 
     Each slice's record names the input it was made of: its index and hash in the dataset.
     """
-    from fastmrigan.imaging.dataset import PreparedDataset
-    from fastmrigan.runtime.engine_file import read_model
-    from fastmrigan.runtime.generator import Generator
-    from fastmrigan.runtime.job import Output
-    from fastmrigan.runtime.translation import check_inputs, contrast_mismatch
-    from fastmrigan.runtime.translation import translate as run_translation
+    from fastmrigan.jobs.output import Output
+    from fastmrigan.jobs.spec import Engine, JobSpec, Translated
 
+    cluster = bulk.ray_options(runner, ray_address, ray_actors, workers)
+    engine = Engine(model, backend, precision, threads, batch, mode)
     output = Output(out, format, shard_size, dtype)
-    output.check()
-    dataset = PreparedDataset.open(inputs)
-    file = read_model(model)
-    check_inputs(file, dataset)  # before the engine, which may take its time
-    mismatch = contrast_mismatch(file, dataset)
-    if mismatch is not None:
-        print(f"warning: {mismatch}", file=sys.stderr)
-    generator = Generator(
-        file, backend=backend, precision=precision, threads=threads, batch=batch, mode=mode
-    )
-    print(bulk.engine_line(generator))
-    result = run_translation(generator, dataset, output, split=split, label=label)
-    print(bulk.result_line(out, result))
+    gated = bulk.gate_options(gate, gate_reference)
+    sources = Translated(inputs, split, label, allow_burned_in)
+    spec = JobSpec(engine, sources, output, gated, shard_range)
+    bulk.run_job(spec, dry_run=dry_run, budget_check=budget_check, workers=workers, cluster=cluster)

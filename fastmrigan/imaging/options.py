@@ -38,7 +38,7 @@ class PrepareOptions:
     allow_burned_in: str = "no"  # one of BURNED_IN
     split: str = "auto"  # one of split.METHODS
     test_fraction: float = 0.1
-    min_brain: float = 0.05  # share of a volume's slice that must be brain
+    min_brain: float | None = 0.05  # share of a volume's slice that must be brain; None keeps all
     seed: int = 0
     force: bool = False  # replace a different data set
     workers: int | None = None  # processes that decode; None takes the processors there are
@@ -57,7 +57,7 @@ class PrepareOptions:
             raise UsageError(f"--size {self.size}: expected {MIN_SIDE} to 4096")
         if not 0 <= self.test_fraction < 1:
             raise UsageError(f"--test-fraction {self.test_fraction:g}: expected 0 to below 1")
-        if not 0 <= self.min_brain < 1:
+        if self.min_brain is not None and not 0 <= self.min_brain < 1:
             raise UsageError(f"--min-brain {self.min_brain:g}: expected 0 to below 1")
         if not 0 < self.tumour_area < math.inf:
             raise UsageError(f"--tumour-area {self.tumour_area:g}: expected mm² above 0")

@@ -102,12 +102,12 @@ def square(
         planes = [position.plane for position in image.positions]
     here = np.array([options.plane in (ANY_PLANE, plane) for plane in planes])  # [N]
     full = np.ones(len(names), np.bool_)
-    if image.volume:
+    if image.volume and options.min_brain is not None:
         full = brain_shares(image.slices) > options.min_brain
     kept = np.flatnonzero(here & full)
     empty = int((here & ~full).sum())
     if empty and not kept.size:
-        raise Refused(name, f"no slice has more than {options.min_brain:.0%} brain")
+        raise Refused(name, f"no slice has more than {options.min_brain or 0:.0%} brain")
     try:
         gradings = [measure(side.slices, options.rule()) for side in sides]
         pixels = [in_plane(side, kept, options) for side in sides]  # each [n, H', W']

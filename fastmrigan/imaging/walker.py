@@ -56,9 +56,10 @@ def walk(root: Path) -> Walk:
     ends in a number of its UID) and DICOM under any other name. Archives, a `.gz` over an image
     and DICOMDIR files are listed apart: `archives` opens them, and the files a DICOMDIR names may
     be among `files` already. Other files are counted. Hidden files and folders are skipped, and so
-    are prepared data sets, whose contact sheets are no slices. Links to files are followed, links
-    to folders are not, so that no loop is ever walked. Raises UsageError for the whole output of
-    `fastmrigan phantom`, whose maps and masks are no slices either.
+    are prepared data sets, whose contact sheets are no slices, and the contact sheet beside
+    generated ones. Links to files are followed, links to folders are not, so that no loop is ever
+    walked. Raises UsageError for the whole output of `fastmrigan phantom`, whose maps and masks are
+    no slices either.
     """
     found = Walk()
     if not root.is_dir():
@@ -84,6 +85,9 @@ def walk(root: Path) -> Walk:
         for entry in entries:
             path, name = folder / entry.name, prefix + entry.name
             if entry.name.startswith("."):
+                continue
+            if entry.name == "contact_sheet.png" and "run.json" in names:
+                found.ignored["contact sheet of generated slices"] += 1
                 continue
             if entry.name not in subfolders:
                 sort_in(found, path, name)

@@ -12,7 +12,7 @@ nothing here is called FID unless it is FID on the published Inception features.
     intervals   bootstrap
     evaluation  evaluation; evaluation_inputs, slice_sets, translated, direction, choice, needs
                 measure, measures, distances, spaces, run_measures, classifier_measures
-    the page    report, report_tables, report_pictures, nearest, charts, runs_table
+    the page    report, report_tables, report_pictures, nearest, runs_table
     checks      checks, feature_rows: what callers hand in
 """
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from fastmrigan.errors import UsageError
 from fastmrigan.imaging.dataset import DatasetInfo, read_info
+from fastmrigan.jobs.translation import UNKNOWN
 from fastmrigan.metrics.slice_sets import SliceSet
 from fastmrigan.metrics.translated import Origins, read_origins
 from fastmrigan.runtime.engine_file import read_model
 from fastmrigan.runtime.model_file import ModelMetadata
-from fastmrigan.runtime.translation import UNKNOWN
 from fastmrigan.training.checkpoint import LoadedGenerator
 
 

@@ -152,7 +152,7 @@ def add_copies(result: Evaluation, inputs: Inputs) -> None:
     real, rows = inputs.real, unseen(inputs)
     made = inputs.made.slices[rows]
     by_pixels = find_copies(made, real.train, real.test)
-    result.nearest = of_copies(by_pixels, rows, real, inputs.asked.seed)
+    result.nearest = of_copies(by_pixels, inputs.made, rows, real, inputs.asked.seed)
     found = measures.copies_measures(by_pixels)
     for key, name, network in (
         ("copies_inception", "Inception features", inputs.inception),

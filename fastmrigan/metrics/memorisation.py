@@ -27,19 +27,22 @@ import torch
 from torch import Tensor
 
 from fastmrigan.errors import UsageError
+from fastmrigan.imaging.likeness import (
+    COARSE,
+    FEWEST_HELD_OUT,
+    FINE,
+    blur,
+    common_grading,
+    compared_side,
+    copy_threshold,
+    regraded,
+)
 from fastmrigan.metrics.checks import check_slices
 from fastmrigan.metrics.features import resize_area
 from fastmrigan.metrics.neighbours import Aligned, AlignedSearch, joined, unit_rows
 from fastmrigan.progress import Progress
 
-SIZE = 64  # pixels a side, at most, at which slices are compared
-FEWEST_HELD_OUT = 20  # slices from which the threshold can be told
-SPREADS = 3.0  # how far above the held-out median, in robust standard deviations, the threshold is
-FINE, COARSE = 1.2, 4.0  # pixels: detail between these two blurs is compared
-LEVELS = 1024  # grey levels that the grading tells apart
-QUANTILES = 256  # points of the common grading
 BLOCK = 256  # slices re-graded at once
-GRADED = 256  # training slices, at most, that the common grading is taken from
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -96,7 +99,7 @@ def find_copies(
         ("held-out", held_out, FEWEST_HELD_OUT),
     ):
         _check(name, slices, fewest, train)
-    grading = _common_grading(train)
+    grading = common_grading(train)
     poses = (
         _by_pixels(train, (held_out, made), grading, shown=shown)
         if pixels is None
@@ -108,7 +111,7 @@ def find_copies(
             train, (held_out, made), poses, grading, features, shown=shown
         )
     reference = usual_ones.correlation
-    threshold = _threshold(reference)
+    threshold = copy_threshold(reference)
     usual = float(np.median(_distance(reference)))
     return Copies(
         nearest=found.index,
@@ -128,7 +131,7 @@ def _by_pixels(
     """The nearest training slice of each slice of both sides, and how it lies."""
 
     def prepared(part: Float32) -> Float32:
-        return _detail(_graded(part, grading))  # [<= BLOCK, S, S]
+        return _detail(regraded(part, grading))  # [<= BLOCK, S, S]
 
     search = AlignedSearch(np.concatenate([prepared(part) for part in _blocks(train)]))
     with Progress("copies by pixels", sum(map(len, sides)), "slices", shown=shown) as progress:
@@ -158,7 +161,7 @@ def _by_features(
         def seen(slices: Float32) -> Float32:
             rows = []
             for part in _blocks(slices):
-                rows.append(features(_graded(part, grading)))  # [<= BLOCK, d]
+                rows.append(features(regraded(part, grading)))  # [<= BLOCK, d]
                 progress.advance(len(part))
             return np.concatenate(rows)
 
@@ -184,7 +187,7 @@ def _by_features(
 def _laid(slices: Float32, pose: Aligned) -> Float32:
     """Slices [K, H, W] mirrored and moved as the search found them to fit; the edge is repeated."""
     _, height, width = slices.shape
-    scale = np.array([height, width]) / _compared(slices)
+    scale = np.array([height, width]) / compared_side(slices)
     laid = np.where(pose.mirrored[:, None, None], slices[:, :, ::-1], slices)
     for x, moved in zip(laid, np.rint(pose.moved * scale).astype(np.int64), strict=True):
         rows = (np.arange(height) + moved[0]).clip(0, height - 1)
@@ -199,76 +202,21 @@ def _blocks(slices: Float32) -> Iterator[Float32]:
         yield slices[first : first + BLOCK]
 
 
-def _common_grading(train: Float32) -> Float32:
-    """The quantiles [QUANTILES] of a training slice, in the mean: the grading all are brought to.
-
-    After Nyúl and Udupa 1999 (Magn. Reson. Med. 42, 1072), with every quantile a landmark.
-    """
-    some = train[:: -(-len(train) // GRADED)]
-    ordered = np.sort(some.reshape(len(some), -1), axis=1)
-    places = ((np.arange(QUANTILES) + 0.5) / QUANTILES * ordered.shape[1]).astype(np.int64)
-    grading: Float32 = ordered[:, places].mean(axis=0)
-    return grading
-
-
-def _graded(slices: Float32, grading: Float32) -> Float32:
-    """Slices [N, H, W] whose grey values, in their order, are given those of `grading`.
-
-    Equal grey values (a clipped background) share the mean of their ranks.
-    """
-    graded = np.empty(slices.shape, np.float32)
-    places = (np.arange(QUANTILES) + 0.5) / QUANTILES
-    for i, x in enumerate(slices):
-        level = np.rint((x.clip(-1, 1) + 1) * ((LEVELS - 1) / 2)).astype(np.int64)  # [H, W]
-        counts = np.bincount(level.ravel(), minlength=LEVELS)
-        rank = (np.cumsum(counts) - counts / 2) / level.size  # [LEVELS], in 0..1
-        graded[i] = np.interp(rank, places, grading).astype(np.float32)[level]
-    return graded
-
-
 def _detail(slices: Float32) -> Float32:
     """At most 64x64, without noise and without what all heads share: [N, S, S].
 
     The difference of two Gaussian blurs: the outline of the head and slow shading go with the
     wide one, single noisy pixels with the narrow one.
     """
-    size = _compared(slices)
+    size = compared_side(slices)
     x = resize_area(torch.from_numpy(slices).unsqueeze(1), size)[:, 0]  # [N, S, S]
-    fine, coarse = _blur(size, FINE), _blur(size, COARSE)  # [S, S]
+    fine, coarse = (torch.from_numpy(blur(size, sigma)) for sigma in (FINE, COARSE))  # [S, S]
     return (fine @ x @ fine.T - coarse @ x @ coarse.T).numpy()
-
-
-def _blur(size: int, sigma: float) -> Tensor:
-    """The matrix [size, size] that blurs along columns; beyond the edge its pixel is repeated."""
-    reach = round(3 * sigma)
-    offsets = np.arange(-reach, reach + 1)
-    weights = np.exp(-(offsets**2) / (2 * sigma**2))
-    matrix = np.zeros((size, size), np.float32)
-    for offset, weight in zip(offsets, weights / weights.sum(), strict=True):
-        np.add.at(matrix, (np.arange(size), (np.arange(size) + offset).clip(0, size - 1)), weight)
-    return torch.from_numpy(matrix)
-
-
-def _compared(slices: Float32) -> int:
-    """Pixels a side at which slices [N, H, W] are compared: at most 64, and even."""
-    return min(SIZE, int(min(slices.shape[1:])) // 2 * 2)
 
 
 def _distance(score: Float32) -> Float32:
     """Between unit rows of that correlation, 0 to 2."""
     return np.sqrt(np.maximum(2 - 2 * score, 0))
-
-
-def _threshold(reference: Float32) -> float:
-    """SPREADS deviations above the median, in Fisher's z.
-
-    The deviation is told by the median absolute one and by the 95th percentile, whichever is
-    wider: a few copies among the held-out slices move neither, a long upper tail moves the second.
-    """
-    z = np.arctanh(reference.astype(np.float64).clip(-0.9999, 0.9999))
-    centre, high = np.quantile(z, [0.5, 0.95])
-    spread = max(1.4826 * np.median(np.abs(z - centre)), (high - centre) / 1.6449)
-    return float(np.tanh(centre + SPREADS * spread))
 
 
 def _check(name: str, slices: Float32, fewest: int, train: Float32) -> None:

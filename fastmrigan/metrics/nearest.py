@@ -28,7 +28,9 @@ class Nearest:
     text: str  # how they were found, and what to make of them
 
 
-def of_copies(copies: Copies, searched: Index, real: SliceSet, seed: int) -> Nearest:
+def of_copies(
+    copies: Copies, made: SliceSet, searched: Index, real: SliceSet, seed: int
+) -> Nearest:
     """The likeliest copies first, then slices drawn at random.
 
     searched [Q]: which synthetic slices `copies` is about; its training slices are `real.train`.
@@ -39,7 +41,7 @@ def of_copies(copies: Copies, searched: Index, real: SliceSet, seed: int) -> Nea
     chosen = np.concatenate([suspects, np.sort(rest)])
     train = np.flatnonzero(~real.held_out)
     captions = [
-        f"no. {searched[i]}, score {copies.score[i]:.2f}"
+        f"no. {made.number(searched[i])}, score {copies.score[i]:.2f}"
         + (", mirrored" if copies.mirrored[i] else "")
         + (": a copy" if copies.flagged[i] else "")
         for i in chosen
@@ -68,7 +70,7 @@ def by_correlation(made: SliceSet, searched: Index, real: SliceSet, seed: int) -
         found.index,
         np.zeros(len(chosen), bool),
         [
-            f"no. {i}, r = {r:.2f} ({split})"
+            f"no. {made.number(i)}, r = {r:.2f} ({split})"
             for i, r, split in zip(chosen, found.correlation, splits, strict=True)
         ],
         0,

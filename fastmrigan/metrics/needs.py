@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 from fastmrigan.errors import UsageError
 from fastmrigan.imaging.dataset import PreparedDataset
+from fastmrigan.imaging.likeness import FEWEST_HELD_OUT
 from fastmrigan.metrics import spaces
 from fastmrigan.metrics.choice import MEASURES, SLOW, named
 from fastmrigan.metrics.evaluation_inputs import Inputs
-from fastmrigan.metrics.memorisation import FEWEST_HELD_OUT
 from fastmrigan.metrics.two_sample import FEWEST as FEWEST_TOLD_APART
 
 

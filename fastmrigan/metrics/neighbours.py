@@ -11,12 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastmrigan.errors import UsageError
+from fastmrigan.imaging.likeness import FLAT, SHIFT, SHORTLIST
 from fastmrigan.metrics.features import resize_area
 
 COMPARE_SIZE = 32  # pixels a side at which slices are compared: layout counts, noise does not
-SHIFT = 3  # pixels a slice may have been moved, in any direction, and still be aligned
-SHORTLIST = 6  # slices that are like a query at half size, and are compared at full size
-FLAT = 1e-4  # the length of a row, less its mean, up to which it is constant and like nothing
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]

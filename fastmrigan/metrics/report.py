@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,22 +15,22 @@ import numpy.typing as npt
 import fastmrigan
 from fastmrigan.errors import UsageError
 from fastmrigan.files import beside, write_whole
-from fastmrigan.metrics.charts import histogram, line_chart
 from fastmrigan.metrics.paired import PairResult
 from fastmrigan.metrics.report_pictures import difference_maps, neighbours, sheets
 from fastmrigan.metrics.report_tables import (
     measures_table,
     pairs_table,
-    settings_table,
     terminal_table,
     tiles,
 )
 from fastmrigan.metrics.slice_sets import SliceSet
+from fastmrigan.pages.charts import histogram, line_chart
+from fastmrigan.pages.page import settings_table, whole_page
 
-if TYPE_CHECKING:  # a run's page takes its tables from here, and needs none of the measuring
+if TYPE_CHECKING:
     from fastmrigan.metrics.evaluation import Evaluation
 
-__all__ = ["check_writable", "page", "settings_table", "terminal_table", "write_report"]
+__all__ = ["check_writable", "page", "terminal_table", "write_report"]
 
 TITLE = "Synthetic slices against real ones"
 BINS = 64
@@ -102,18 +101,6 @@ def page(evaluation: Evaluation) -> str:
         sections += ["<h2>Nearest real slices</h2>", neighbours(evaluation.nearest, real, made)]
     sections += ["<h2>Settings</h2>", settings_table(evaluation.settings | evaluation.versions)]
     return whole_page(TITLE, sections)
-
-
-def whole_page(title: str, sections: list[str]) -> str:
-    """An HTML document of these sections, its style inside."""
-    style = (resources.files("fastmrigan.metrics") / "report.css").read_text(encoding="utf-8")
-    body = "\n".join(sections).replace(" %", "&nbsp;%")
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f"{body}\n</body>\n</html>\n"
-    )
 
 
 def whom(evaluation: Evaluation) -> str:

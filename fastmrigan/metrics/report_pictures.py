@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from html import escape
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from fastmrigan.imaging.contact_sheet import contact_sheet
 from fastmrigan.imaging.quantise import to_uint8
 from fastmrigan.metrics.nearest import Nearest
 from fastmrigan.metrics.paired import METRICS, REGIONS, PairResult
 from fastmrigan.metrics.slice_sets import SliceSet
+from fastmrigan.pages.page import figure, picture
 
 Float32 = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]
@@ -103,20 +101,3 @@ def neighbours(found: Nearest, real: SliceSet, made: SliceSet) -> str:
         if part
     ]
     return f'<p class="soft">{escape(found.text)}</p>{"".join(shown)}'
-
-
-def figure(content: str, caption: str) -> str:
-    """A <figure>; both are HTML already."""
-    return f"<figure>{content}<figcaption>{caption}</figcaption></figure>"
-
-
-def picture(pixels: UInt8, description: str) -> str:
-    """uint8 [H, W] or [H, W, 3] as an <img> that carries its own PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    height, width = pixels.shape[:2]
-    return (
-        f'<img alt="{escape(description, quote=True)}" width="{width}" height="{height}" '
-        f'src="data:image/png;base64,{data}">'
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from html import escape
 
 from fastmrigan.metrics.measure import Measure
@@ -130,14 +130,6 @@ def number(name: str, value: str, interval: str = "") -> str:
         return "<td></td>"
     reach = f'<span class="interval">{interval}</span>' if interval else ""
     return f'<td class="number" data-name="{escape(name)}">{value}{reach}</td>'
-
-
-def settings_table(rows: Mapping[str, object]) -> str:
-    cells = "".join(
-        f"<tr><td>{escape(str(key))}</td><td>{escape(str(value))}</td></tr>\n"
-        for key, value in rows.items()
-    )
-    return f'<table class="settings"><tbody>\n{cells}</tbody></table>'
 
 
 def terminal_table(measures: Iterable[Measure]) -> str:

@@ -20,9 +20,9 @@ import yaml
 import fastmrigan
 from fastmrigan.errors import UsageError
 from fastmrigan.metrics.evaluation import KIND, SCHEMA
-from fastmrigan.metrics.report import whole_page
 from fastmrigan.metrics.report_tables import number
 from fastmrigan.metrics.slice_sets import need_folder
+from fastmrigan.pages.page import whole_page
 from fastmrigan.training.evaluation import BETTER, FILE
 from fastmrigan.training.run_files import is_number, read_document, read_evaluations
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fastmrigan.errors import InputRejected, UsageError
 from fastmrigan.imaging.dataset import PreparedDataset, SliceRecord
 from fastmrigan.imaging.quantise import to_float
-from fastmrigan.runtime.shards import read_slices
+from fastmrigan.jobs.shards import read_slices
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,16 @@ class SliceSet:
     held_out: npt.NDArray[np.bool_]  # [N], True where a dataset keeps the slice for testing
     facts: dict[str, Any] = field(default_factory=dict)  # for the report's settings
     groups: npt.NDArray[np.int64] | None = None  # [N], the patients, where all are known
+    # [N], of generated slices: the index of each in its job, which may have left some out
+    index: npt.NDArray[np.int64] | None = None
 
     @property
     def train(self) -> npt.NDArray[np.float32]:
         return self.slices[~self.held_out]
+
+    def number(self, row: int) -> int:
+        """What slice `row` is called: its index in the job that made it, where there is one."""
+        return row if self.index is None else int(self.index[row])
 
     @property
     def test(self) -> npt.NDArray[np.float32]:
@@ -116,7 +122,8 @@ def patients(records: list[SliceRecord]) -> npt.NDArray[np.int64] | None:
 
 
 def _from_folder(path: Path, limit: int | None) -> SliceSet:
-    grey = [x for _, x in islice(read_slices(path), limit)]  # N x [H, W]
+    numbered = list(islice(read_slices(path), limit))
+    grey = [x for _, x in numbered]  # N x [H, W]
     sizes = {x.shape for x in grey}
     if len(sizes) > 1:
         named = " and ".join(f"{height}x{width}" for height, width in sorted(sizes)[:2])
@@ -125,7 +132,8 @@ def _from_folder(path: Path, limit: int | None) -> SliceSet:
             "those of its sources: translate again with --format shard, png or npz"
         )
     slices = np.stack([to_float(x) for x in grey]) if grey else np.empty((0, 0, 0), np.float32)
-    return SliceSet(path, slices, np.zeros(len(slices), bool), _run_facts(path))
+    index = np.array([number for number, _ in numbered], np.int64)
+    return SliceSet(path, slices, np.zeros(len(slices), bool), _run_facts(path), index=index)
 
 
 def _run_facts(path: Path) -> dict[str, Any]:

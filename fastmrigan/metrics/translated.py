@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastmrigan.errors import InputRejected
-from fastmrigan.runtime.shards import DAMAGE, in_order, own_dicom
+from fastmrigan.jobs.shards import DAMAGE, in_order, own_dicom
 
 
 @dataclass(frozen=True)

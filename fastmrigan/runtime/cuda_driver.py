@@ -7,6 +7,7 @@ before this has found a device. Not run with a driver.
 from __future__ import annotations
 
 import ctypes
+import os
 from dataclasses import dataclass
 
 MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR (cuda.h)
@@ -39,6 +40,20 @@ def first_device() -> CudaDevice | None:
     if failed:
         return None
     return CudaDevice(name.value.decode(errors="replace"), f"{major.value}.{minor.value}")
+
+
+def visible_devices() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES may name each device of this process by; none without a driver."""
+    count = ctypes.c_int()
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return []
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = named.split(",") if named else map(str, range(count.value))
+    return [name.strip() for name in names][: count.value]
 
 
 def compute_capability() -> str | None:

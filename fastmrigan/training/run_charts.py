@@ -6,6 +6,7 @@ from html import escape
 
 import numpy as np
 
+from fastmrigan.pages.charts import Frame, nice_top
 from fastmrigan.training.run_files import Columns, Values
 
 POINTS = 240  # a longer curve is averaged into this many points
@@ -58,8 +59,6 @@ def chart(
     scale: float = 1.0,
 ) -> str:
     """A figure of some columns over the steps; `scale` is for the axis, not for the caption."""
-    from fastmrigan.metrics.charts import Frame
-
     series = {key: columns.series(key) for key in keys}
     drawn = [in_blocks(steps, scale * values) for steps, values in series.values()]
     last = max(float(steps[-1]) for steps, _ in drawn)
@@ -88,8 +87,6 @@ def in_blocks(steps: Values, values: Values) -> tuple[Values, Values]:
 
 def range_of(series: list[Values]) -> tuple[float, float]:
     """From 0, or below it where the curves go there, to a round number above all but spikes."""
-    from fastmrigan.metrics.charts import nice_top
-
     top = max(float(np.quantile(values, 0.99)) for values in series)
     low = min(float(np.quantile(values, 0.01)) for values in series)
     if low >= 0:

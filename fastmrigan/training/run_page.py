@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ import yaml
 import fastmrigan
 from fastmrigan.errors import UsageError
 from fastmrigan.files import write_whole
+from fastmrigan.pages.page import settings_table, soft, whole_page
+from fastmrigan.pages.page import tiles as page_tiles
 from fastmrigan.progress import duration
 from fastmrigan.training.evaluation import BETTER, FILE
 from fastmrigan.training.run_charts import curves
@@ -63,15 +64,11 @@ STYLE = """
 .thumbs { gap: .9rem; }
 .thumbs img, .newest img { image-rendering: auto; }
 .newest img { width: auto; max-width: 100%; min-width: min(100%, 32rem); }
-td.share { background: var(--box); min-width: 8rem; padding-right: 0; }
-.share i { display: block; height: .8rem; margin-top: .35rem; background: var(--one); }
-.wide { overflow-x: auto; }
 .best { font-weight: 700; }
 .settings td { padding-top: .25rem; padding-bottom: .25rem; }
 .settings td:first-child { width: 18rem; font-size: .875rem; }
 @media (max-width: 640px) {
   .settings td:first-child { width: 50%; }
-  .share { display: none; }
 }
 """
 
@@ -89,8 +86,6 @@ def write_run_page(run: Path) -> Path:
 
 def page(run: Path) -> str:
     """The whole page of a run folder, at most 2 MB."""
-    from fastmrigan.metrics.report import settings_table
-
     if not run.is_dir():
         raise UsageError(f"{run}: no such run folder; give the --out of a training run")
     missing: list[str] = []
@@ -126,14 +121,7 @@ def page(run: Path) -> str:
         f'<p class="soft">Written {now} by FastMRIGAN {escape(fastmrigan.__version__)} from '
         f"the folder {escape(run.resolve().name)}. {fastmrigan.NOTICE.capitalize()}.</p>"
     )
-    style = (resources.files("fastmrigan.metrics") / "report.css").read_text(encoding="utf-8")
-    body = "\n".join(sections).replace(" %", "&nbsp;%")
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(name)}: training run</title>\n<style>\n{style}{STYLE}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
-    )
+    return whole_page(f"{escape(name)}: training run", sections, STYLE)
 
 
 def tiles(facts: Mapping[str, Any], columns: Columns) -> str:
@@ -150,14 +138,7 @@ def tiles(facts: Mapping[str, Any], columns: Columns) -> str:
     if is_number(seconds) and math.isfinite(seconds):
         time = duration(seconds)
         boxes.append((time, f"of training ({'h:mm:ss' if time.count(':') == 2 else 'm:ss'})"))
-    return (
-        '<div class="tiles">'
-        + "".join(
-            f'<div class="tile"><b>{escape(value)}</b><span>{escape(text)}</span></div>'
-            for value, text in boxes
-        )
-        + "</div>"
-    )
+    return page_tiles(boxes)
 
 
 def evaluation_table(rows: list[dict[str, Any]]) -> str:
@@ -252,10 +233,3 @@ def flat(document: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, o
 def as_yaml(value: object) -> object:
     """True as a recipe writes it."""
     return str(value).lower() if isinstance(value, bool) else value
-
-
-def soft(text: str) -> str:
-    """A line in grey; nothing where there is nothing to say."""
-    if not text:
-        return ""
-    return f'<p class="soft">{escape(text)}</p>'

@@ -109,7 +109,7 @@ def test_another_contrast_is_a_warning(
         ({"--threads": 0}, "threads 0: expected at least 1"),
         ({"--backend": "magic"}, "'magic': unknown; choose one of auto"),
         ({"--precision": "fp4"}, "precision 'fp4'"),
-        ({"--inputs": "."}, "not a prepared data set"),
+        ({"--inputs": "nowhere"}, "nowhere: no such file or folder"),
     ],
 )
 def test_wrong_values_are_named(command, make_data, write_translator, tmp_path, options, told):

@@ -10,8 +10,8 @@ import pytest
 
 from fastmrigan import NOTICE
 from fastmrigan.imaging.quantise import to_uint8
+from fastmrigan.jobs.shards import read_slices
 from fastmrigan.runtime import load
-from fastmrigan.runtime.shards import read_slices
 
 
 def walk(run, folder: Path, slices: int, steps: int, count: int) -> dict:

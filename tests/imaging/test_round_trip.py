@@ -21,9 +21,9 @@ from onnx import ModelProto, TensorProto, helper
 from fastmrigan.imaging.dataset import PreparedDataset
 from fastmrigan.imaging.options import PrepareOptions
 from fastmrigan.imaging.prepare import prepare
+from fastmrigan.jobs.output import Output
+from fastmrigan.jobs.translation import translate
 from fastmrigan.runtime import load
-from fastmrigan.runtime.job import Output
-from fastmrigan.runtime.translation import translate
 
 MM = 1e-6  # how far positions, spacings and affines may be off
 LEVEL = 1.0  # grey levels of the source

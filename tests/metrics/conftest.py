@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from fastmrigan.imaging import dataset
 from fastmrigan.imaging.quantise import to_uint8
-from fastmrigan.runtime import shards
+from fastmrigan.jobs import shards
 
 if TYPE_CHECKING:
     from fastmrigan.metrics.evaluation import Evaluation
@@ -102,7 +102,7 @@ def write_shards(
         (path / "run.json").write_text(json.dumps(run))
     for shard in shards.Plan(len(grey), 16):
         part = grey[shard.first : shard.first + shard.count]
-        shards.commit(path, shards.FORMATS[fmt], shard, part, origin)
+        shards.commit(path, shards.FORMATS[fmt], shards.Content.whole(shard, part), origin)
     return path
 
 

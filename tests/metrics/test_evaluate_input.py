@@ -7,8 +7,8 @@ import pytest
 
 from fastmrigan.errors import InputRejected, UsageError
 from fastmrigan.imaging.quantise import to_uint8
+from fastmrigan.jobs import shards
 from fastmrigan.metrics.slice_sets import read_slice_set
-from fastmrigan.runtime import shards
 
 
 @pytest.mark.parametrize("fmt", ["shard", "png", "npz"])
@@ -60,9 +60,8 @@ def test_too_few_slices(world, tmp_path, make, measure):
 def test_mixed_sizes_in_one_folder(tmp_path, make):
     folder = make.shards(tmp_path / "mixed", make.discs(16, 0, tumour=True))
     odd = to_uint8(make.discs(4, 0, tumour=True, size=32))
-    shards.commit(
-        folder, shards.FORMATS["shard"], shards.Shard(1, 16, 4), odd, shards.Origin(0, "")
-    )
+    content = shards.Content.whole(shards.Shard(1, 16, 4), odd)
+    shards.commit(folder, shards.FORMATS["shard"], content, shards.Origin(0, ""))
     with pytest.raises(UsageError, match=r"different sizes \(32x32 and 64x64\) in one folder"):
         read_slice_set(folder)
 

@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import rankdata
 
 from fastmrigan.errors import UsageError
+from fastmrigan.imaging import likeness
 from fastmrigan.imaging.duplicates import near_groups, thumbnail
 from fastmrigan.imaging.geometry import fit_square
 from fastmrigan.imaging.phantom import phantom_slices
@@ -132,12 +133,12 @@ def test_held_out_slices_set_the_scale(world, found):
 def test_threshold_by_hand():
     """Of a normal sample three deviations; one held-out slice in 40 may be a copy; tails count."""
     z = np.random.default_rng(0).normal(0.8, 0.2, 4000)
-    clean = memorisation._threshold(np.tanh(z).astype(np.float32))
+    clean = likeness.copy_threshold(np.tanh(z).astype(np.float32))
     assert np.arctanh(clean) == pytest.approx(0.8 + 3 * 0.2, abs=0.03)
     z[:100] = 5
-    assert np.arctanh(memorisation._threshold(np.tanh(z).astype(np.float32))) < 1.6
+    assert np.arctanh(likeness.copy_threshold(np.tanh(z).astype(np.float32))) < 1.6
     skewed = np.random.default_rng(0).exponential(0.2, 4000)
-    limit = np.arctanh(memorisation._threshold(np.tanh(skewed).astype(np.float32)))
+    limit = np.arctanh(likeness.copy_threshold(np.tanh(skewed).astype(np.float32)))
     assert (skewed > limit).mean() < FALSE_ALARMS
 
 
@@ -196,7 +197,7 @@ def test_grading_equals_ranks(phantom):
     levels = np.rint((x + 1) * 1023 / 2).reshape(3, -1)
     ranks = (rankdata(levels, axis=1) - 0.5) / levels.shape[1]
     expected = np.interp(ranks, (np.arange(256) + 0.5) / 256, grading).reshape(x.shape)
-    np.testing.assert_allclose(memorisation._graded(x, grading), expected, atol=1e-5)
+    np.testing.assert_allclose(likeness.regraded(x, grading), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -204,8 +205,8 @@ def test_grading_equals_ranks(phantom):
 )
 def test_a_grading_of_one_order_is_undone(phantom, change):
     x = phantom.train[:20]
-    grading = memorisation._common_grading(phantom.train)
-    before, after = (memorisation._graded(y.astype(np.float32), grading) for y in (x, change(x)))
+    grading = likeness.common_grading(phantom.train)
+    before, after = (likeness.regraded(y.astype(np.float32), grading) for y in (x, change(x)))
     assert np.abs(before - after).mean() < 0.01
     assert np.abs(x - change(x)).mean() > 0.05
 

@@ -5,8 +5,8 @@ import pytest
 from skimage.feature import graycomatrix, graycoprops
 
 from fastmrigan.errors import UsageError
+from fastmrigan.imaging import radiomics
 from fastmrigan.imaging.phantom import phantom_slices
-from fastmrigan.metrics import radiomics
 from fastmrigan.metrics.radiomics import NAMES, UNITS, radiomic_features
 
 # IBSI's digital phantom (reference manual, chapter 5): four slices, 0 outside the region.

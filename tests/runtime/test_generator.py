@@ -184,7 +184,10 @@ def test_a_generator_of_nan_is_refused(write_model, backend):
         load(write_model(graph=graph), backend).sample(1)
 
 
-@pytest.mark.parametrize("module", ["fastmrigan", "fastmrigan.imaging", "fastmrigan.runtime"])
+THIN = ["fastmrigan", "fastmrigan.imaging", "fastmrigan.jobs.spec", "fastmrigan.runtime"]
+
+
+@pytest.mark.parametrize("module", THIN)
 def test_the_thin_rooms_never_import_torch(write_model, module):
     code = f"import {module}, sys; assert 'torch' not in sys.modules"
     if module == "fastmrigan.runtime":

@@ -14,11 +14,11 @@ import tiny_model as tiny
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fastmrigan.errors import ModelRefused, UsageError
+from fastmrigan.jobs.sampling import JobOptions, synthesise
 from fastmrigan.runtime import load
 from fastmrigan.runtime.backends.base import BackendOptions, in_order
 from fastmrigan.runtime.backends.openvino import the_core
 from fastmrigan.runtime.generator import BUCKETS, calls
-from fastmrigan.runtime.job import JobOptions, synthesise
 from fastmrigan.runtime.latents import normal_latents
 
 BACKENDS = ["openvino", "onnxruntime"]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fastmrigan.errors import InputRejected, Interrupted, UsageError
-from fastmrigan.runtime.shards import read_slices
+from fastmrigan.jobs.shards import read_slices
 from fastmrigan.style import job
 from fastmrigan.style.folder import differences, locked
 from fastmrigan.style.transfer import StyleSettings

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from fastmrigan.cli import main
-from fastmrigan.runtime.shards import read_slices
+from fastmrigan.jobs.shards import read_slices
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def sources(tmp_path_factory, contents, styles):
     """A prepared dataset of three slices, a synth folder of two, and an image of 48x40."""
     from fastmrigan.imaging.prepare import PrepareOptions, prepare
     from fastmrigan.imaging.quantise import to_uint8
-    from fastmrigan.runtime.shards import FORMATS, Origin, Shard, commit
+    from fastmrigan.jobs.shards import FORMATS, Content, Origin, Shard, commit
 
     root = tmp_path_factory.mktemp("sources")
     (root / "png").mkdir()
@@ -40,7 +40,8 @@ def sources(tmp_path_factory, contents, styles):
         Image.fromarray(to_uint8(x)).save(root / "png" / f"{index}.png")
     prepare(root / "png", root / "prepared", PrepareOptions(size=32))
     (root / "synth").mkdir()
-    commit(root / "synth", FORMATS["shard"], Shard(0, 0, 2), to_uint8(styles), Origin(0, "0" * 64))
+    content = Content.whole(Shard(0, 0, 2), to_uint8(styles))
+    commit(root / "synth", FORMATS["shard"], content, Origin(0, "0" * 64))
     ramp = np.add.outer(np.arange(48), np.arange(40)).astype(np.uint8)
     Image.fromarray(ramp).save(root / "image.png")
     return root

@@ -15,7 +15,8 @@ import stat
 import sys
 
 point, wanted = sys.argv[1], int(sys.argv[2])
-sys.argv = ["fastmrigan", *sys.argv[3:]]
+# The budget is measured by writing shards, which would be counted too
+sys.argv = ["fastmrigan", *sys.argv[3:], "--no-budget-check"]
 renamed = 0
 real_fsync, real_replace = os.fsync, os.replace
 
@@ -37,7 +38,7 @@ def fsync(descriptor: int) -> None:
 
 def replace(source: str, target: str) -> None:
     global renamed
-    if "shard-" not in str(target):
+    if "shard-" not in str(target) or "receipts" in str(target):
         real_replace(source, target)
         return
     if point == "before-rename" and renamed == wanted - 1:

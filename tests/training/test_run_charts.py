@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from fastmrigan.metrics.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from fastmrigan.pages.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from fastmrigan.training.run_charts import POINTS, curves, in_parts
 from fastmrigan.training.run_files import read_columns
 

@@ -1,0 +1,72 @@
+"""What `--dry-run` prints of a job."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from fastmrigan.progress import duration
+
+if TYPE_CHECKING:
+    from fastmrigan.jobs.inputs import PreparedInputs
+    from fastmrigan.jobs.ready import Ready
+
+
+def show_plan(job: Ready, after: float = 0.0) -> float:
+    """Prints the plan of a job and when it would end, if it began in `after` seconds; the seconds
+    that it would take."""
+    from fastmrigan.cli.bulk import engine_line
+    from fastmrigan.jobs import budget, quarantine
+    from fastmrigan.jobs.forecast import forecast
+    from fastmrigan.jobs.job import Job
+    from fastmrigan.jobs.run import agrees
+    from fastmrigan.jobs.spec import Sampled
+
+    output, plan, todo = job.spec.output, job.plan, job.todo
+    meta, inputs = job.model.metadata, job.spec.inputs
+    height, width = meta.slice_size
+    print(f"plan of {output.out}:")
+    line("model", f"{job.model.path} ({meta.task}, {meta.recipe})")
+    line("slices", f"{job.count:,} of {height}x{width}, {output.depth}; {job.done:,} done")
+    if isinstance(inputs, Sampled):
+        line("seed", f"{inputs.seed}")
+    elif job.images is None:
+        of = f", label {inputs.label}" if inputs.label is not None else ""
+        line("inputs", f"{inputs.inputs}, split {inputs.split}{of}")
+    else:
+        line("inputs", images_line(job.images))
+    of_size = "" if output.format == "nifti" else f" of {output.shard_size:,}"
+    line("shards", f"{len(plan):,}{of_size} as {output.format}; {len(todo):,} to make")
+    most = "at most " if output.format in budget.COMPRESSED else ""
+    room = budget.room_of(output.out)
+    takes = f"{job.need.files:,} files, {most}{budget.amount(job.need.disk)}"
+    line("disk", f"{takes}; {budget.amount(room.disk)} free")
+    seconds = job.images.seconds if job.images is not None else 0.0
+    if todo:
+        generator = job.spec.engine.open(job.model)
+        skipped = quarantine.read(output.out)
+        begun = Job(job.work, output, generator, skipped, job.spec.open_gate(job.model))
+        agrees(output.out, job.work.task, begun.pinned)
+        line("engine", engine_line(generator))
+        told = forecast(begun, todo)
+        line(
+            "rate",
+            f"{told.engine:,.1f} slices/s by the engine, {told.writing:,.1f} by the writer, of "
+            f"{told.measured:.1f} s and one shard",
+        )
+        seconds += (job.count - job.done) / told.rate
+    end = datetime.now().astimezone() + timedelta(seconds=after + seconds)
+    line("end", f"after {duration(seconds)}, at {end:%Y-%m-%d %H:%M:%S %z}, if it began now")
+    return seconds
+
+
+def images_line(images: PreparedInputs) -> str:
+    rejects = [*images.refused, *images.quarantined]
+    when = f"prepared in {duration(images.seconds)}" if images.seconds else "prepared before"
+    counts = f"{len(images.refused):,} files refused, {len(images.quarantined):,} quarantined"
+    told = f"; {counts}, such as {rejects[0]}" if rejects else ""
+    return f"{images.source}, every slice, {when}{told}"
+
+
+def line(name: str, text: str) -> None:
+    print(f"  {name:7} {text}")

@@ -1,0 +1,171 @@
+"""Running a job on a Ray cluster: every slice of its plan, once each, whatever node dies.
+
+Who starts the job keeps its folder's lock and opens no engine: he connects to a cluster, or starts
+one of this machine, and hands the shards of the plan to a `crew` of actors.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastmrigan.errors import DiskFull, MissingDependency, UsageError
+from fastmrigan.files import TMP
+from fastmrigan.interrupt import StopSignal
+from fastmrigan.jobs import quarantine
+from fastmrigan.jobs.crew import Crew
+from fastmrigan.jobs.job import Work
+from fastmrigan.jobs.locks import only_writer
+from fastmrigan.jobs.run import (
+    JobResult,
+    clear_up,
+    disk_error,
+    interrupted,
+    lying_in,
+    pin,
+    share_of,
+    slices_of,
+    unfinished,
+)
+from fastmrigan.jobs.spec import JobSpec
+from fastmrigan.jobs.watch import Watch
+
+OBJECT_STORE = 100 * 2**20  # bytes; slices never pass through it
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """Which cluster runs a job, and with how many processes."""
+
+    address: str | None = None  # None: $RAY_ADDRESS, else a cluster of this machine for this job
+    actors: int | None = None  # None: as many as nodes
+
+    def check(self) -> None:
+        """Raises UsageError on a value that cannot be meant, MissingDependency."""
+        if self.actors is not None and self.actors < 1:
+            raise UsageError(f"--ray-actors {self.actors}: expected at least 1")
+        _ray()
+
+
+def run_on_ray(
+    spec: JobSpec, work: Work, options: RayOptions, say: Callable[[str], None]
+) -> JobResult:
+    """Makes every slice of a job that is not in its folder yet.
+
+    work: of `spec`. say: is told who makes them.
+    Raises as `run` does; UsageError too where there is no such cluster, and where nodes disagree on
+    what the bytes depend on or see another folder; ModelRefused where processes die of it.
+    """
+    options.check()
+    part, spec = spec.part(work), absolute(spec)
+    output, plan = spec.output, work.plan(spec.output)
+    own = range(len(plan)) if part is None else part
+    shards = [plan[place] for place in own]
+    total = slices_of(shards)
+    with (
+        only_writer(output.out, own),
+        _token(output.out) as token,
+        _connected(options.address) as ray,
+        StopSignal() as signal,
+        Crew(ray, spec, options.actors, token, say) as crew,
+    ):
+        pin(output.out, work.task, crew.open(signal))
+        missing = {shard.number for shard in unfinished(output, shards)}
+        todo = deque(place for place in own if plan[place].number in missing)
+        start = total - sum(plan[place].count for place in todo)
+        name = "" if part is None else f"{part.start}-{part.stop}"
+        with Watch(work, output, start, workers=len(crew.members), total=total, part=name) as watch:
+            try:
+                crew.make(todo, signal, watch.shard_done)
+            except (OSError, DiskFull) as error:
+                raise disk_error(error, output, total, watch.done) from error
+            finally:
+                crew.end()
+                clear_up(output, shards)  # what a node left that died
+        if signal.stopped:
+            raise interrupted(output, total, watch.done)
+        share = None if part is None else share_of(output, plan, part)
+        left_out = lying_in(quarantine.read(output.out), shards)
+        return JobResult(watch.done, watch.made, watch.seconds, left_out, share)
+
+
+def absolute(value: Value) -> Value:
+    """The same dataclass, with every path in it as any process of this machine takes it."""
+    if isinstance(value, Path):
+        return value.absolute()
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: absolute(getattr(value, f.name)) for f in fields(value)})
+    return value
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise MissingDependency("ray", "cluster", "--runner ray") from error
+    return ray
+
+
+@contextmanager
+def _token(out: Path) -> Iterator[Path]:
+    """A file by which another machine knows that it sees the same folder."""
+    path = out / f".shared.{secrets.token_hex(8)}{TMP}"
+    path.touch()
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[Any]:
+    """Ray, connected to the cluster at `address`; without one, to a cluster of this machine, which
+    sends no usage statistics and ends with the job."""
+    ray = _ray()
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = address or os.environ.get("RAY_ADDRESS")
+    try:
+        if address is None:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            if not any(name.startswith("RAY_AUTH_") for name in os.environ):
+                # Known to this job alone; Ray would leave one in the home folder
+                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            try:
+                ray.init(
+                    "local", include_dashboard=False, object_store_memory=OBJECT_STORE, **settings
+                )
+            except RuntimeError as error:
+                raise UsageError(
+                    f"--runner ray: Ray {ray.__version__} starts no cluster of this machine; see "
+                    f"its logs, or name a cluster with --ray-address ({error})"
+                ) from error
+        else:
+            try:
+                _knock(address)  # Ray itself tries for minutes
+                ray.init(address, **settings)
+            except (OSError, RuntimeError, ValueError) as error:
+                raise UsageError(
+                    f"--ray-address {address}: no cluster of Ray {ray.__version__} answers there; "
+                    "start one with `ray start --head`, or leave the address out for one of this "
+                    f"machine ({error})"
+                ) from error
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens at HOST:PORT, or ray://HOST:PORT."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

@@ -1,0 +1,298 @@
+"""The actors of a job on a Ray cluster: processes that hold the engine, and who hands them shards.
+
+An actor that dies, be it with its node, is replaced where the cluster has room for another, and the
+shards it had in hand are given to others. One that is only held for dead does no harm: it makes the
+same bytes, under a temporary name of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fastmrigan.errors import FastMriganError, Interrupted, ModelRefused, UsageError
+from fastmrigan.interrupt import StopSignal
+from fastmrigan.jobs import quarantine
+from fastmrigan.jobs.job import Job
+from fastmrigan.jobs.run import check_ours
+from fastmrigan.jobs.spec import Engine, JobSpec
+from fastmrigan.jobs.watch import ShardDone
+
+AHEAD = 2  # shards an actor has in hand: the second one waits there for the end of the first
+DEATHS = 3  # of actors, by the same shard or before any engine is open, until the job is given up
+POLL_SECONDS = 0.2  # until Ctrl-C is noticed
+JOIN_SECONDS = 10.0  # for the other engines, once the first is open
+GRACE_SECONDS = 10.0  # for shards in hand, once the job is stopped
+PATIENCE_SECONDS = 30.0  # without an actor, until that is said
+ON_GPU = ("onnxruntime-cuda", "tensorrt")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What an actor says of its engine."""
+
+    node: str
+    pinned: dict[str, Any]  # see `Job.pinned`
+
+
+class Maker:
+    """The actor."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self.spec = spec
+        self.stopping = threading.Event()
+        self.job: Job | None = None
+
+    def open(self, token: Path) -> Opened:
+        """Opens the job. token: a file in the output folder, which this node must see.
+
+        Raises UsageError where it does not, and whatever opening a job raises; both name the node.
+        """
+        import ray
+
+        node = f"{socket.gethostname()} ({ray.get_runtime_context().get_node_id()[:8]})"
+        try:
+            if not token.exists():
+                raise UsageError(
+                    f"{token.parent}: is another folder there; name an --out that all nodes share"
+                )
+            self.job = self.spec.open()
+            self.job.skipped.update(quarantine.read(self.spec.output.out))
+        except FastMriganError as error:
+            error.args = (f"on node {node}: {error}",)
+            raise
+        return Opened(node, self.job.pinned)
+
+    def make_shard(self, place: int) -> ShardDone | None:
+        """Puts the shard at a place of the plan on the disk; None where it is stopped before."""
+        assert self.job is not None
+        check_ours(self.job.output.out, self.job.pinned)
+        return self.job.make_shard(place, self.stopping.is_set)
+
+    def stop(self) -> None:
+        """The shard in hand is finished, or dropped with nothing left behind."""
+        self.stopping.set()
+
+
+@dataclass(eq=False)
+class Member:
+    """What is known of an actor here."""
+
+    actor: Any
+    number: int  # none has another one's
+    node: str | None = None  # once its engine is open
+    in_hand: deque[int] = field(default_factory=deque)  # places of the plan, in order
+
+
+class Crew:
+    """The actors of a job; use it in a `with` statement, which ends them.
+
+    ray: the package, connected. actors: how many; None takes one a node. token: see `Maker.open`.
+    say: is told where engines are open, and what was lost.
+    Raises UsageError where no node of the cluster has what an actor needs.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        spec: JobSpec,
+        actors: int | None,
+        token: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        self.ray, self.spec, self.token, self.say = ray, spec, token, say
+        self.cpus, self.gpus, nodes = needs(spec.engine, ray.nodes())
+        self.members: list[Member] = []
+        self.hired = 0  # so far
+        self.waiting: dict[Any, tuple[Member, int | None]] = {}  # task: who has it, and the place
+        self.todo: deque[int] = deque()
+        self.deaths: Counter[int] = Counter()  # place: actors that died with it in hand
+        self.unopened = 0  # actors that died before their engine was open, in a row
+        self.pinned: dict[str, Any] | None = None  # by the first engine
+        self.alone_since: float | None = time.monotonic()  # without any engine
+        count = nodes if actors is None else actors
+        gpus = " and a GPU" if self.gpus else ""
+        each = f"{self.cpus} CPUs{gpus} each"
+        say(f"ray {ray.__version__}: {count} engines of {each}, on {nodes} nodes that have them")
+        for _ in range(count):
+            self._hire()
+
+    def open(self, signal: StopSignal) -> dict[str, Any]:
+        """Waits for the engines, and for the first of them as long as it takes: all that the bytes
+        depend on. Raises what opening a job raises, UsageError where engines differ, Interrupted.
+        """
+        until = math.inf
+        while self.pinned is None or (self.waiting and time.monotonic() < until):
+            if signal.stopped:
+                raise Interrupted(
+                    f"{self.spec.output.out}: stopped before the engines were open; the same "
+                    "command begins again"
+                )
+            for _ in self._done():
+                pass
+            if self.pinned is not None:
+                until = min(until, time.monotonic() + JOIN_SECONDS)
+        return self.pinned
+
+    def make(
+        self, todo: deque[int], signal: StopSignal, shard_done: Callable[[ShardDone], None]
+    ) -> None:
+        """Makes the shards at the places `todo` of the plan; once stopped, waits a little for what
+        is in hand, which is finished or dropped.
+
+        Raises what making a shard raises, UsageError where an engine differs from the first one,
+        and ModelRefused where actors die of it.
+        """
+        self.todo = todo
+        while not signal.stopped and (self.todo or any(each.in_hand for each in self.members)):
+            self._hand_out()
+            for done in self._done():
+                shard_done(done)
+        for member in self.members:
+            if member.in_hand:
+                member.actor.stop.options(concurrency_group="control").remote()
+        until = time.monotonic() + GRACE_SECONDS
+        while any(each.in_hand for each in self.members) and time.monotonic() < until:
+            for done in self._done():
+                shard_done(done)
+
+    def end(self) -> None:
+        """Ends all actors, whatever they have in hand."""
+        for member in self.members:
+            self._end(member)
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def _hire(self) -> None:
+        made = self.ray.remote(
+            num_cpus=self.cpus,
+            num_gpus=self.gpus,
+            max_restarts=0,  # a new process has no engine, and is held against the first again
+            scheduling_strategy="SPREAD",
+            concurrency_groups={"control": 1},  # `stop` passes by what is in hand
+        )(Maker)
+        member = Member(made.remote(self.spec), self.hired)
+        self.hired += 1
+        self.members.append(member)
+        self.waiting[member.actor.open.remote(self.token)] = (member, None)
+
+    def _hand_out(self) -> None:
+        for ahead in range(AHEAD):  # one to each, then a second one
+            for member in self.members:
+                if self.todo and member.node is not None and len(member.in_hand) == ahead:
+                    place = self.todo.popleft()
+                    member.in_hand.append(place)
+                    self.waiting[member.actor.make_shard.remote(place)] = (member, place)
+
+    def _done(self) -> Iterator[ShardDone]:
+        """What is finished by now; waits for it a moment, and sees to what else has happened."""
+        self._say_if_alone()
+        ready, _ = self.ray.wait(list(self.waiting), timeout=POLL_SECONDS)
+        for task in ready:
+            member, place = self.waiting.pop(task)
+            try:
+                result = self.ray.get(task)
+            except self.ray.exceptions.RayTaskError as error:  # raised by our own code there
+                if place is not None:
+                    member.in_hand.remove(place)
+                raise (error.cause or error) from None
+            except self.ray.exceptions.RayError as error:
+                self._lost(member, error)
+                continue
+            if isinstance(result, Opened):
+                self._welcome(member, result)
+            elif place is not None:
+                member.in_hand.remove(place)
+                if result is not None:
+                    yield replace(result, worker=member.number)
+
+    def _welcome(self, member: Member, opened: Opened) -> None:
+        member.node, self.unopened, self.alone_since = opened.node, 0, None
+        has = opened.pinned
+        if self.pinned is None:
+            self.pinned = has
+        for key in self.pinned | has:
+            if self.pinned.get(key) != has.get(key):
+                raise UsageError(
+                    f"node {opened.node}: {key} is {has.get(key)!r} there and "
+                    f"{self.pinned.get(key)!r} on others, and the bytes could differ; take nodes "
+                    "that agree, or say what to take (--threads, --backend, --precision)"
+                )
+        engine = " ".join(str(has[key]) for key in ("backend", "version"))
+        self.say(
+            f"ray: {engine} in {has['precision']} on {has['device']}, threads {has['threads']}, is "
+            f"open on node {opened.node}"
+        )
+
+    def _lost(self, member: Member, error: Exception) -> None:
+        """Gives what an actor had in hand to others, and puts another one in its place."""
+        self.members.remove(member)
+        self._end(member)  # should it live after all
+        self.waiting = {task: held for task, held in self.waiting.items() if held[0] is not member}
+        self.todo.extendleft(reversed(member.in_hand))
+        model, why = self.spec.engine.model, " ".join(str(error).split())[-300:]
+        where = "no node yet" if member.node is None else f"node {member.node}"
+        self.say(f"ray: lost the engine on {where}; {len(member.in_hand)} shards go to others")
+        if member.node is None:
+            self.unopened += 1
+        elif member.in_hand:
+            self.deaths[member.in_hand[0]] += 1
+            if self.deaths[member.in_hand[0]] == DEATHS:
+                first = member.in_hand[0]
+                raise ModelRefused(
+                    f"{model}: {DEATHS} processes died of the shard at {first} ({why}); "
+                    f"make it here, by --workers 1 --shard-range {first}:{first + 1}, which finds "
+                    "an input that ends processes and leaves it out"
+                )
+        if self.unopened < DEATHS:
+            self._hire()
+        if not self.members:
+            raise ModelRefused(
+                f"{model}: {DEATHS} processes died before they had opened it; Ray's logs on that "
+                f"node say more ({why})"
+            )
+        if all(each.node is None for each in self.members):
+            self.alone_since = time.monotonic()
+
+    def _say_if_alone(self) -> None:
+        if self.alone_since and time.monotonic() - self.alone_since > PATIENCE_SECONDS:
+            self.say(f"ray: waiting for a node with {self.cpus} CPUs to spare")
+            self.alone_since = None
+
+    def _end(self, member: Member) -> None:
+        with suppress(Exception):  # Ray's own, of an actor that is dead, or a cluster that is gone
+            self.ray.kill(member.actor)
+
+
+def needs(engine: Engine, nodes: list[dict[str, Any]]) -> tuple[int, int, int]:
+    """CPUs and GPUs of an actor, and how many nodes have those. An actor has the CPUs of its
+    threads; where those are left open, all of a node.
+
+    nodes: as `ray.nodes()` tells of them. Raises UsageError where there is none.
+    """
+    gpus = int(engine.backend in ON_GPU or engine.model.suffix == ".engine")
+    able = [
+        int(node["Resources"].get("CPU", 0))
+        for node in nodes
+        if node["Alive"] and node["Resources"].get("GPU", 0) >= gpus
+    ]
+    able = [cpus for cpus in able if cpus >= (engine.threads or 1)]
+    if not able:
+        wanted = f"{engine.threads or 1} CPUs" + (" and a GPU" if gpus else "")
+        raise UsageError(
+            f"--runner ray: no node of the cluster has {wanted}; take fewer --threads, another "
+            "--backend or another cluster"
+        )
+    return engine.threads or min(able), gpus, len(able)

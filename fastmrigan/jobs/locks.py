@@ -1,0 +1,61 @@
+"""Who may write which shards of a folder.
+
+Its .lock is locked by byte ranges, byte k standing for place k of the plan, so that jobs of other
+ranges go on beside. The locks belong to an open file (fcntl(2), "open file description locks"); the
+system lets go of them however the process ends, and over NFSv4 they hold between machines.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from fastmrigan.errors import DiskFull, UsageError
+from fastmrigan.files import is_full, shortage
+
+FLOCK = struct.Struct("hhqqi4x")  # of 64-bit Linux: type, whence, start, length, pid
+
+
+@contextmanager
+def only_writer(out: Path, part: range) -> Iterator[None]:
+    """Holds the places `part` of the plan; makes the folder where there is none.
+
+    Raises UsageError where another job holds one of them, or nothing can be written.
+    """
+    if (out / "dataset.json").exists():
+        raise UsageError(f"{out}: is a prepared dataset; name another folder for --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("ab")
+    except OSError as error:
+        if is_full(error):
+            raise DiskFull(f"{out}: {shortage(out)}; free some, run the same command") from error
+        raise UsageError(f"{out}: cannot write there: {error.strerror}") from error
+    with lock:
+        while (holder := _take(lock, out, part)) is not None:
+            if len(holder):  # or it has let go since
+                raise UsageError(
+                    f"{out}: another job is writing shards {holder.start}:{holder.stop} there; "
+                    "wait for it to end, or take others with --shard-range"
+                )
+        yield
+
+
+def _take(lock: BinaryIO, out: Path, part: range) -> range | None:
+    """None once `part` is ours, or what another holds of the plan."""
+    wanted = FLOCK.pack(fcntl.F_WRLCK, 0, part.start, len(part), 0)
+    try:
+        fcntl.fcntl(lock, fcntl.F_OFD_SETLK, wanted)
+        return None
+    except (BlockingIOError, PermissionError):
+        kind, _, start, length, _ = FLOCK.unpack(fcntl.fcntl(lock, fcntl.F_OFD_GETLK, wanted))
+        return range(0) if kind == fcntl.F_UNLCK else range(start, start + length)
+    except OSError as error:
+        raise UsageError(
+            f"{out}: its file system has no locks ({error.strerror}), and two jobs could not be "
+            "told apart; take another --out"
+        ) from error

@@ -1,0 +1,131 @@
+"""--dry-run: the plan and the expected end, with nothing written."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+import pytest
+import tiny_model as tiny
+
+from fastmrigan.jobs import forecast as room
+from fastmrigan.jobs.forecast import forecast
+from fastmrigan.jobs.job import Job
+from fastmrigan.jobs.sampling import JobOptions, sampling
+from fastmrigan.runtime import load
+
+FACTOR = 1.6  # that a sleep is late by on a busy machine
+
+
+def job_of(write_model, tmp_path, delay: float, count: int = 4000, format: str = "shard") -> Job:
+    """A job whose engine takes `delay` seconds for a call of 20 slices."""
+    generator = load(write_model(), precision="fp32", batch=20)
+    options = JobOptions(tmp_path / "out", count, 7, format, 100)
+
+    def batches(generator, shards, skipped):
+        for shard in shards:
+            for _ in range(shard.count // 20):
+                time.sleep(delay)
+                yield np.zeros((20, tiny.SIZE, tiny.SIZE), np.float32)
+
+    work = replace(sampling(generator.model, options), batches=batches)
+    return Job(work, options.output, generator)
+
+
+@pytest.mark.parametrize("delay", [0.01, 0.05])
+def test_the_rate_is_that_of_the_engine(write_model, tmp_path, delay):
+    job = job_of(write_model, tmp_path, delay)
+    told = forecast(job, job.plan, seconds=0.5)
+    assert 20 / delay / FACTOR < told.engine <= 20 / delay
+    assert 0.5 <= told.measured < 0.5 + 2 * FACTOR * delay
+    assert told.rate == min(told.engine, told.writing)
+
+
+def test_a_job_of_few_calls_is_measured_by_all_of_them(write_model, tmp_path):
+    job = job_of(write_model, tmp_path, 0.05, count=40)
+    told = forecast(job, job.plan)
+    assert 400 / FACTOR < told.engine <= 400
+
+
+def test_a_slow_writer_limits(write_model, tmp_path, monkeypatch):
+    job = job_of(write_model, tmp_path, 0.001)
+    monkeypatch.setattr(room, "commit", lambda *_: time.sleep(1.0))
+    told = forecast(job, job.plan, seconds=0.2)
+    assert 100 / FACTOR < told.writing <= 100  # of a shard of 100
+    assert told.rate == told.writing
+
+
+def test_a_forecast_writes_nothing_where_the_slices_go(write_model, tmp_path):
+    job = job_of(write_model, tmp_path, 0.001)
+    forecast(job, job.plan, seconds=0.1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_plan_and_the_end(command, write_model, tmp_path):
+    model, out = write_model(), tmp_path / "out"
+    arguments = ["synth", model, "--count", 1000, "--seed", 5, "--out", out]
+    began = time.time()
+    code, stdout, stderr = command(*arguments, "--dry-run")
+    ended = time.time()
+    assert (code, stderr) == (0, "")
+    assert not out.exists()
+    lines = stdout.splitlines()
+    assert lines[0] == f"plan of {out}:"
+    facts = {line[:9].strip(): line[9:].strip() for line in lines[1:]}
+    assert facts["model"] == f"{model} (sample, tiny)"
+    assert facts["slices"] == "1,000 of 16x16, uint8; 0 done"
+    assert facts["seed"] == "5"
+    assert facts["shards"] == "4 of 256 as shard; 4 to make"
+    assert facts["disk"].startswith("8 files, 2.1 MB; ")
+    assert "openvino" in facts["engine"]
+    assert re.fullmatch(r"[\d,.]+ slices/s by the engine, [\d,.]+ by the writer.*", facts["rate"])
+    end = re.search(r"at (.*), if it began now", facts["end"])
+    told = datetime.strptime(end[1], "%Y-%m-%d %H:%M:%S %z").timestamp()
+    assert began - 1 <= told <= ended + 60
+
+
+def test_the_plan_of_a_begun_job_is_of_what_is_missing(command, write_model, tmp_path):
+    model, out = write_model(), tmp_path / "out"
+    arguments = ["synth", model, "--count", 1000, "--out", out]
+    assert command(*arguments)[0] == 0
+    code, stdout, _ = command(*arguments, "--dry-run")
+    assert code == 0
+    assert "1,000 done" in stdout
+    assert "0 to make" in stdout
+    (out / "shard-000001.tar").unlink()
+    (out / "shard-000003.tar.tmp").write_bytes(b"half a shard")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    code, stdout, _ = command(*arguments, "--dry-run")
+    assert code == 0
+    assert "744 done" in stdout
+    assert "1 to make" in stdout
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    code, _, stderr = command(*arguments, "--batch", 8, "--dry-run")
+    assert code == 2
+    assert "run.json: batch is 64 there and 8 here" in stderr
+
+
+def test_the_end_is_about_when_the_job_ends(command, write_model, tmp_path):
+    arguments = ["synth", write_model(), "--count", 30_000, "--out", tmp_path / "out"]
+    _, stdout, _ = command(*arguments, "--dry-run")
+    rates = [float(x.replace(",", "")) for x in re.findall(r"([\d,.]+) (?:slices/s )?by", stdout)]
+    _, stdout, _ = command(*arguments)
+    made = float(re.search(r"30,000 made now, ([\d,]+) slices/s", stdout)[1].replace(",", ""))
+    assert made / 8 < min(rates) < 8 * made
+
+
+def test_a_plan_without_room_is_shown_and_refused(command, write_model, tmp_path, monkeypatch):
+    from fastmrigan.jobs import budget
+
+    real = budget.room_of
+    none = budget.Room(0, 1000, None, 4096)
+    monkeypatch.setattr(budget, "room_of", lambda out: replace(none, device=real(out).device))
+    arguments = ["synth", write_model(), "--count", 40, "--out", tmp_path / "out", "--dry-run"]
+    code, stdout, stderr = command(*arguments)
+    assert code == 4
+    assert "1.0 KB free" in stdout
+    assert "are free there" in stderr
+    assert command(*arguments, "--no-budget-check")[0] == 0
