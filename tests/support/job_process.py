@@ -19,7 +19,7 @@ PATIENCE = 120  # seconds; a job that says nothing for so long hangs
 
 def command_of(*arguments: object) -> list[str]:
     """The command line, as a user would run it."""
-    return [sys.executable, "-m", "fastmrigan", *map(str, arguments)]
+    return [sys.executable, "-P", "-m", "fastmrigan", *map(str, arguments)]
 
 
 def finished(out: Path) -> list[str]:
