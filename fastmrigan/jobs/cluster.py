@@ -12,7 +12,7 @@ import secrets
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +38,7 @@ from fastmrigan.jobs.run import (
 from fastmrigan.jobs.spec import JobSpec
 from fastmrigan.jobs.watch import Watch
 
+QUIETLY: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 OBJECT_STORE = 100 * 2**20  # bytes; slices never pass through it
 
 Value = TypeVar("Value")
@@ -132,36 +133,46 @@ def _connected(address: str | None) -> Iterator[Any]:
     """Ray, connected to the cluster at `address`; without one, to a cluster of this machine, which
     sends no usage statistics and ends with the job."""
     ray = _ray()
-    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = address or os.environ.get("RAY_ADDRESS")
     try:
-        if address is None:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            if not any(name.startswith("RAY_AUTH_") for name in os.environ):
-                # Known to this job alone; Ray would leave one in the home folder
-                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-            try:
-                ray.init(
-                    "local", include_dashboard=False, object_store_memory=OBJECT_STORE, **settings
-                )
-            except RuntimeError as error:
-                raise UsageError(
-                    f"--runner ray: Ray {ray.__version__} starts no cluster of this machine; see "
-                    f"its logs, or name a cluster with --ray-address ({error})"
-                ) from error
-        else:
-            try:
-                _knock(address)  # Ray itself tries for minutes
-                ray.init(address, **settings)
-            except (OSError, RuntimeError, ValueError) as error:
-                raise UsageError(
-                    f"--ray-address {address}: no cluster of Ray {ray.__version__} answers there; "
-                    "start one with `ray start --head`, or leave the address out for one of this "
-                    f"machine ({error})"
-                ) from error
+        # Ray puts this process' folder on the path of all others, ahead of what is installed, and
+        # in a checkout of the source that holds a package without its native core.
+        with chdir("/"):
+            if address is None:
+                _start(ray)
+            else:
+                _join(ray, address)
         yield ray
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any) -> None:
+    """Starts a cluster of this machine. Raises UsageError."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not any(name.startswith("RAY_AUTH_") for name in os.environ):
+        # Known to this job alone; Ray would leave one in the home folder
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    try:
+        ray.init("local", include_dashboard=False, object_store_memory=OBJECT_STORE, **QUIETLY)
+    except RuntimeError as error:
+        raise UsageError(
+            f"--runner ray: Ray {ray.__version__} starts no cluster of this machine; see its logs, "
+            f"or name a cluster with --ray-address ({error})"
+        ) from error
+
+
+def _join(ray: Any, address: str) -> None:
+    """Connects to a cluster that runs. Raises UsageError."""
+    try:
+        _knock(address)  # Ray itself tries for minutes
+        ray.init(address, **QUIETLY)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"--ray-address {address}: no cluster of Ray {ray.__version__} answers there; start "
+            "one with `ray start --head`, or leave the address out for one of this machine "
+            f"({error})"
+        ) from error
 
 
 def _knock(address: str) -> None:
