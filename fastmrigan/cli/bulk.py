@@ -197,7 +197,8 @@ def run_job(
     from fastmrigan.jobs import budget
     from fastmrigan.jobs.ready import looked_at
 
-    looked = looked_at(spec)  # all that is quick before what may take its time
+    engine_here = dry_run or cluster is None  # a dry run makes a few slices here
+    looked = looked_at(spec, engine_here=engine_here)  # what is quick before what may take time
     with contextlib.ExitStack() as scratch:
         job = made_ready(looked, scratch if dry_run else None)
         if dry_run:

@@ -14,7 +14,7 @@ from fastmrigan.jobs.job import Work
 from fastmrigan.jobs.plan import Shard
 from fastmrigan.jobs.run import agrees, missing, slices_of
 from fastmrigan.jobs.spec import JobSpec
-from fastmrigan.runtime.backends import choose
+from fastmrigan.runtime.backends import check_meant, choose
 from fastmrigan.runtime.engine_file import EngineFile, read_model
 from fastmrigan.runtime.model_file import ModelFile
 
@@ -91,16 +91,20 @@ class Ready:
         agrees(output.out, self.work.task, known, partly=True)
 
 
-def looked_at(spec: JobSpec) -> Looked:
+def looked_at(spec: JobSpec, *, engine_here: bool = True) -> Looked:
     """Checks all of a job that can be checked before anything is written or an engine starts.
 
+    engine_here: this machine runs the engine; where others do, its package may be theirs alone.
     Raises what `spec.work` and `check_images` do, UsageError too for a folder that cannot be
     written to, or in which another job began.
     """
     spec.output.check()
     check_writable(spec.output.out)
     model = read_model(spec.engine.model)
-    choose(spec.engine.backend, model)
+    if engine_here:
+        choose(spec.engine.backend, model)
+    else:
+        check_meant(spec.engine.backend, model)
     if spec.gate is not None:
         spec.gate.check(model.metadata, spec.output)
     if of_images(spec) is not None:

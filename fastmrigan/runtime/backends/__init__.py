@@ -16,7 +16,16 @@ from fastmrigan.errors import FastMriganError, MissingDependency, ModelRefused, 
 from fastmrigan.runtime.backends.base import Backend, BackendOptions, GraphFile, reason
 from fastmrigan.runtime.engine_file import EngineFile, check_package
 
-__all__ = ["AUTO", "BACKENDS", "Backend", "BackendOptions", "choose", "installed", "open_backend"]
+__all__ = [
+    "AUTO",
+    "BACKENDS",
+    "Backend",
+    "BackendOptions",
+    "check_meant",
+    "choose",
+    "installed",
+    "open_backend",
+]
 
 
 class Backends(Mapping[str, type[Backend]]):
@@ -57,14 +66,10 @@ def installed(name: str) -> bool:
 def choose(name: str, model: GraphFile | None = None) -> tuple[str, str]:
     """The backend that `name` means for a model or an engine file, and why, in a few words."""
     why = "asked for"
-    if isinstance(model, EngineFile):
-        check_package(model)  # before anybody installs a package that would not run it
-        if name == "auto":
-            name, why = "tensorrt", "auto: an engine file runs on nothing else"
+    check_meant(name, model)  # before anybody installs a package that would not run it
+    if isinstance(model, EngineFile) and name == "auto":
+        name, why = "tensorrt", "auto: an engine file runs on nothing else"
     if name != "auto":
-        if name not in BACKENDS:
-            known = ", ".join(("auto", *BACKENDS))
-            raise UsageError(f"backend {name!r}: unknown; choose one of {known}")
         if not installed(name):
             cls = BACKENDS[name]
             raise MissingDependency(cls.package, cls.extra, f"backend {name}")
@@ -73,6 +78,16 @@ def choose(name: str, model: GraphFile | None = None) -> tuple[str, str]:
         if installed(candidate):
             return candidate, f"auto: the first of {', '.join(AUTO)} that is installed"
     raise MissingDependency("openvino", "ort", "generating slices")
+
+
+def check_meant(name: str, model: GraphFile | None = None) -> None:
+    """As much of `choose` as asks for no package on this machine. Raises UsageError for an unknown
+    name, ModelRefused for an engine file that no machine runs."""
+    if isinstance(model, EngineFile):
+        check_package(model)
+    if name != "auto" and name not in BACKENDS:
+        known = ", ".join(("auto", *BACKENDS))
+        raise UsageError(f"backend {name!r}: unknown; choose one of {known}")
 
 
 def open_backend(model: GraphFile, name: str, options: BackendOptions) -> Backend:
