@@ -35,6 +35,7 @@ from fastmrigan.imaging.records import (
 
 __all__ = [
     "DatasetInfo",
+    "Marks",
     "PreparedDataset",
     "RecordedPosition",
     "SliceGrading",
@@ -42,6 +43,7 @@ __all__ = [
     "SliceWriter",
     "SplitInfo",
     "fingerprint",
+    "marks",
     "open_array",
     "read_info",
     "write_info",
@@ -50,6 +52,9 @@ __all__ = [
 Float32 = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]
 UInt16 = npt.NDArray[np.uint16]
+Marks = tuple[tuple[str, int, int, int], ...]  # of `marks`
+
+FILES = ("dataset.json", "index.jsonl", "slices.npy", "targets.npy", "labels.npy")
 
 
 class PreparedDataset:
@@ -227,6 +232,22 @@ def fingerprint(path: Path, *, paired: bool, label_maps: bool = False) -> str:
         with (path / name).open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
+
+
+def marks(path: Path) -> Marks:
+    """What tells the files of a set from any others, and from themselves once changed, without
+    reading them: name, inode, bytes and the time of the last change in ns. A shared folder shows
+    them alike on every machine that mounts it; a copy has others. Raises InputRejected."""
+    found = []
+    for name in FILES:
+        try:
+            status = (path / name).stat()
+        except FileNotFoundError:  # not every set has each
+            continue
+        except OSError as error:
+            raise InputRejected(f"{path / name}: cannot be read ({error.strerror})") from error
+        found.append((name, status.st_ino, status.st_size, status.st_ctime_ns))
+    return tuple(found)
 
 
 def write_info(path: Path, info: DatasetInfo) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fastmrigan.imaging.dataset import PreparedDataset
+from fastmrigan.imaging.dataset import Marks, PreparedDataset, marks
 from fastmrigan.jobs.gate import Gate, GateOptions
 from fastmrigan.jobs.job import Job, Work
 from fastmrigan.jobs.output import Output
@@ -56,6 +56,9 @@ class Translated:
     split: str = "all"
     label: str | None = None
     allow_burned_in: str = "no"  # of a folder of DICOM, as `prepare` takes it
+    # Of the set's files, once its bytes were found to be those of its fingerprint: a process that
+    # sees the same files need not read them through again
+    read: Marks | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,15 @@ class JobSpec:
             return sampling(model, options)
         of = self.inputs
         dataset = PreparedDataset.open(of.inputs)
-        return translation(model, dataset, output, split=of.split, label=of.label)
+        read = of.read is not None and of.read == marks(of.inputs)
+        return translation(model, dataset, output, split=of.split, label=of.label, read=read)
+
+    def read_through(self) -> JobSpec:
+        """The job as other processes are to open it, by a process to which `work` has told of it:
+        they do not read through again what it has."""
+        if not isinstance(self.inputs, Translated):
+            return self
+        return replace(self, inputs=replace(self.inputs, read=marks(self.inputs.inputs)))
 
     def open(self) -> Job:
         """The job with its engine, compiled."""
