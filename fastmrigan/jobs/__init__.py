@@ -20,7 +20,8 @@ run.py          a job in this process: run.json, resumption
 spec.py         a job as plain values, for other processes
 supervisor.py   a job in worker processes: who makes what, and what is done when one dies
 process.py, worker.py, messages.py   the two sides of a worker, and what they say to each other
-search.py, quarantine.py   inputs that end processes: which they are, and the list of them
+inquest.py, search.py, quarantine.py   shards and inputs that end processes: what is done about
+                           them, which inputs they are, and the list of them
 cluster.py, crew.py   a job on Ray, and its actors
 file.py         jobs in a TOML file
 inputs.py       a folder of images as inputs, prepared first

@@ -10,9 +10,8 @@ import logging
 import os
 import secrets
 import socket
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from contextlib import ExitStack, chdir, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,11 +21,13 @@ from fastmrigan.files import TMP
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.jobs import quarantine
 from fastmrigan.jobs.crew import Crew
+from fastmrigan.jobs.inquest import Casualty, Inquest
 from fastmrigan.jobs.job import Work
 from fastmrigan.jobs.locks import only_writer
 from fastmrigan.jobs.run import (
     JobResult,
     clear_up,
+    clear_up_notes,
     disk_error,
     interrupted,
     lying_in,
@@ -68,26 +69,29 @@ def run_on_ray(
     what the bytes depend on or see another folder; ModelRefused where processes die of it.
     """
     options.check()
-    part, spec = spec.part(work), absolute(spec)
+    part, spec = spec.part(work), absolute(spec).read_through()
     output, plan = spec.output, work.plan(spec.output)
     own = range(len(plan)) if part is None else part
     shards = [plan[place] for place in own]
     total = slices_of(shards)
-    with (
-        only_writer(output.out, own),
-        _token(output.out) as token,
-        _connected(options.address) as ray,
-        StopSignal() as signal,
-        Crew(ray, spec, options.actors, token, say) as crew,
-    ):
+    with ExitStack() as held:
+        held.enter_context(only_writer(output.out, own))
+        if part is None:
+            clear_up_notes(output.out)  # before there is a token, which is one
+        inquest = Inquest(output, work.origin.sources, quarantine.read(output.out))
+        token = held.enter_context(_token(output.out))
+        ray = held.enter_context(_connected(options.address))
+        signal = held.enter_context(StopSignal())
+        crew = held.enter_context(Crew(ray, spec, options.actors, token, say, inquest))
         pin(output.out, work.task, crew.open(signal))
-        missing = {shard.number for shard in unfinished(output, shards)}
-        todo = deque(place for place in own if plan[place].number in missing)
-        start = total - sum(plan[place].count for place in todo)
+        todo = unfinished(output, shards)
+        start = total - slices_of(todo)
         name = "" if part is None else f"{part.start}-{part.stop}"
-        with Watch(work, output, start, workers=len(crew.members), total=total, part=name) as watch:
+        with Watch(work, output, start, workers=crew.size, total=total, part=name) as watch:
             try:
-                crew.make(todo, signal, watch.shard_done)
+                crew.make(todo, signal, watch)
+            except Casualty as casualty:
+                raise casualty.refusal(output, total, watch.done) from None
             except (OSError, DiskFull) as error:
                 raise disk_error(error, output, total, watch.done) from error
             finally:
@@ -96,7 +100,7 @@ def run_on_ray(
         if signal.stopped:
             raise interrupted(output, total, watch.done)
         share = None if part is None else share_of(output, plan, part)
-        left_out = lying_in(quarantine.read(output.out), shards)
+        left_out = lying_in(inquest.skipped, shards)
         return JobResult(watch.done, watch.made, watch.seconds, left_out, share)
 
 

@@ -1,8 +1,9 @@
 """The actors of a job on a Ray cluster: processes that hold the engine, and who hands them shards.
 
 An actor that dies, be it with its node, is replaced where the cluster has room for another, and the
-shards it had in hand are given to others. One that is only held for dead does no harm: it makes the
-same bytes, under a temporary name of its own.
+shards it had in hand are given to others; where its node lives on, what it worked on may be to
+blame (`inquest.py`). One that is only held for dead does no harm: it makes the same bytes, under a
+temporary name of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,18 +21,21 @@ from typing import Any
 
 from fastmrigan.errors import FastMriganError, Interrupted, ModelRefused, UsageError
 from fastmrigan.interrupt import StopSignal
-from fastmrigan.jobs import quarantine
+from fastmrigan.jobs.inquest import Inquest, past_help
 from fastmrigan.jobs.job import Job
+from fastmrigan.jobs.plan import Shard
 from fastmrigan.jobs.run import check_ours
+from fastmrigan.jobs.search import Search
 from fastmrigan.jobs.spec import Engine, JobSpec
-from fastmrigan.jobs.watch import ShardDone
+from fastmrigan.jobs.watch import ShardDone, Watch
 
 AHEAD = 2  # shards an actor has in hand: the second one waits there for the end of the first
-DEATHS = 3  # of actors, by the same shard or before any engine is open, until the job is given up
+DEATHS = 3  # of nodes by the same shard, or of actors before any engine is open, end the job
 POLL_SECONDS = 0.2  # until Ctrl-C is noticed
 JOIN_SECONDS = 10.0  # for the other engines, once the first is open
 GRACE_SECONDS = 10.0  # for shards in hand, once the job is stopped
 PATIENCE_SECONDS = 30.0  # without an actor, until that is said
+HOW = "as a Ray actor"  # processes die: Ray keeps no exit status
 ON_GPU = ("onnxruntime-cuda", "tensorrt")
 
 
@@ -40,6 +44,7 @@ class Opened:
     """What an actor says of its engine."""
 
     node: str
+    node_id: str  # Ray's
     pinned: dict[str, Any]  # see `Job.pinned`
 
 
@@ -58,24 +63,32 @@ class Maker:
         """
         import ray
 
-        node = f"{socket.gethostname()} ({ray.get_runtime_context().get_node_id()[:8]})"
+        node_id = ray.get_runtime_context().get_node_id()
+        node = f"{socket.gethostname()} ({node_id[:8]})"
         try:
             if not token.exists():
                 raise UsageError(
                     f"{token.parent}: is another folder there; name an --out that all nodes share"
                 )
             self.job = self.spec.open()
-            self.job.skipped.update(quarantine.read(self.spec.output.out))
         except FastMriganError as error:
             error.args = (f"on node {node}: {error}",)
             raise
-        return Opened(node, self.job.pinned)
+        return Opened(node, node_id, self.job.pinned)
 
-    def make_shard(self, place: int) -> ShardDone | None:
-        """Puts the shard at a place of the plan on the disk; None where it is stopped before."""
+    def make_shard(self, shard: Shard, skipped: dict[int, str]) -> ShardDone | None:
+        """Puts a shard on the disk; None where it is stopped before. skipped: of its inputs."""
         assert self.job is not None
         check_ours(self.job.output.out, self.job.pinned)
-        return self.job.make_shard(place, self.stopping.is_set)
+        self.job.skipped = skipped
+        return self.job.make_shard(shard, self.stopping.is_set)
+
+    def survive(self, piece: Shard, skipped: dict[int, str]) -> None:
+        """Works on inputs for nothing, to see whether this process lives through it."""
+        assert self.job is not None
+        self.job.skipped = skipped
+        for _ in self.job.make([piece], self.stopping.is_set):
+            pass
 
     def stop(self) -> None:
         """The shard in hand is finished, or dropped with nothing left behind."""
@@ -89,14 +102,17 @@ class Member:
     actor: Any
     number: int  # none has another one's
     node: str | None = None  # once its engine is open
-    in_hand: deque[int] = field(default_factory=deque)  # places of the plan, in order
+    node_id: str | None = None
+    in_hand: deque[Shard] = field(default_factory=deque)  # in order
+    alone: bool = False  # it has one shard in hand, and gets no other until that is done
+    search: Search | None = None  # it tries a piece of
 
 
 class Crew:
     """The actors of a job; use it in a `with` statement, which ends them.
 
     ray: the package, connected. actors: how many; None takes one a node. token: see `Maker.open`.
-    say: is told where engines are open, and what was lost.
+    say: is told where engines are open, and what was lost. inquest: of the job.
     Raises UsageError where no node of the cluster has what an actor needs.
     """
 
@@ -107,14 +123,18 @@ class Crew:
         actors: int | None,
         token: Path,
         say: Callable[[str], None],
+        inquest: Inquest,
     ) -> None:
         self.ray, self.spec, self.token, self.say = ray, spec, token, say
+        self.inquest = inquest
+        self.watch: Watch | None = None  # while shards are made
+        self.stopped: Callable[[], bool] = lambda: False
         self.cpus, self.gpus, nodes = needs(spec.engine, ray.nodes())
         self.members: list[Member] = []
         self.hired = 0  # so far
-        self.waiting: dict[Any, tuple[Member, int | None]] = {}  # task: who has it, and the place
-        self.todo: deque[int] = deque()
-        self.deaths: Counter[int] = Counter()  # place: actors that died with it in hand
+        self.waiting: dict[Any, tuple[Member, Shard | Search | None]] = {}  # task: who has it
+        self.todo: deque[Shard] = deque()
+        self.deaths: Counter[Shard] = Counter()  # actors that were lost with it, not of themselves
         self.unopened = 0  # actors that died before their engine was open, in a row
         self.pinned: dict[str, Any] | None = None  # by the first engine
         self.alone_since: float | None = time.monotonic()  # without any engine
@@ -142,27 +162,31 @@ class Crew:
                 until = min(until, time.monotonic() + JOIN_SECONDS)
         return self.pinned
 
-    def make(
-        self, todo: deque[int], signal: StopSignal, shard_done: Callable[[ShardDone], None]
-    ) -> None:
-        """Makes the shards at the places `todo` of the plan; once stopped, waits a little for what
-        is in hand, which is finished or dropped.
+    @property
+    def size(self) -> int:
+        """How many have their engines open."""
+        return sum(member.node is not None for member in self.members)
+
+    def make(self, todo: Sequence[Shard], signal: StopSignal, watch: Watch) -> None:
+        """Has shards made, and tells of each once it is on the disk for good; once stopped, waits a
+        little for what is in hand, which is finished or dropped.
 
         Raises what making a shard raises, UsageError where an engine differs from the first one,
-        and ModelRefused where actors die of it.
+        ModelRefused where no actor opens one, and Casualty where actors die of what cannot be left
+        out.
         """
-        self.todo = todo
-        while not signal.stopped and (self.todo or any(each.in_hand for each in self.members)):
+        self.todo, self.watch, self.stopped = deque(todo), watch, lambda: signal.stopped
+        while not signal.stopped and self._has_more():
             self._hand_out()
             for done in self._done():
-                shard_done(done)
+                watch.shard_done(done)
         for member in self.members:
             if member.in_hand:
                 member.actor.stop.options(concurrency_group="control").remote()
         until = time.monotonic() + GRACE_SECONDS
         while any(each.in_hand for each in self.members) and time.monotonic() < until:
             for done in self._done():
-                shard_done(done)
+                watch.shard_done(done)
 
     def end(self) -> None:
         """Ends all actors, whatever they have in hand."""
@@ -191,35 +215,65 @@ class Crew:
     def _hand_out(self) -> None:
         for ahead in range(AHEAD):  # one to each, then a second one
             for member in self.members:
-                if self.todo and member.node is not None and len(member.in_hand) == ahead:
-                    place = self.todo.popleft()
-                    member.in_hand.append(place)
-                    self.waiting[member.actor.make_shard.remote(place)] = (member, place)
+                busy = member.alone or member.search is not None
+                if member.node is not None and not busy and len(member.in_hand) == ahead:
+                    self._give(member)
+
+    def _give(self, member: Member) -> None:
+        """Gives an actor one thing more to do, if there is one that it may have."""
+        inquest, idle = self.inquest, not member.in_hand
+        if idle and inquest.searches:
+            member.search = inquest.searches.popleft()
+            order = member.search.next_try(inquest.skipped)
+            task = member.actor.survive.remote(order.piece, order.skipped)
+            self.waiting[task] = (member, member.search)
+            return
+        if idle and inquest.suspects:
+            member.alone = True
+            shard = inquest.suspects.popleft()
+        elif self.todo:
+            shard = self.todo.popleft()
+        else:
+            return
+        member.in_hand.append(shard)
+        task = member.actor.make_shard.remote(shard, inquest.skipped_in(shard))
+        self.waiting[task] = (member, shard)
+
+    def _has_more(self) -> bool:
+        """Whether anything is to be done, or in hand."""
+        at_work = any(each.in_hand or each.search for each in self.members)
+        return bool(self.todo or self.inquest.suspects or self.inquest.searches or at_work)
 
     def _done(self) -> Iterator[ShardDone]:
         """What is finished by now; waits for it a moment, and sees to what else has happened."""
         self._say_if_alone()
         ready, _ = self.ray.wait(list(self.waiting), timeout=POLL_SECONDS)
         for task in ready:
-            member, place = self.waiting.pop(task)
+            member, held = self.waiting.pop(task)
             try:
                 result = self.ray.get(task)
             except self.ray.exceptions.RayTaskError as error:  # raised by our own code there
-                if place is not None:
-                    member.in_hand.remove(place)
+                if isinstance(held, Shard):
+                    member.in_hand.remove(held)
                 raise (error.cause or error) from None
             except self.ray.exceptions.RayError as error:
                 self._lost(member, error)
                 continue
             if isinstance(result, Opened):
                 self._welcome(member, result)
-            elif place is not None:
-                member.in_hand.remove(place)
+            elif isinstance(held, Search):
+                member.search = None
+                self.inquest.survived(held)
+            elif held is not None:
+                member.in_hand.remove(held)
+                member.alone = False
                 if result is not None:
                     yield replace(result, worker=member.number)
 
     def _welcome(self, member: Member, opened: Opened) -> None:
-        member.node, self.unopened, self.alone_since = opened.node, 0, None
+        member.node, member.node_id = opened.node, opened.node_id
+        self.unopened, self.alone_since = 0, None
+        self._tell_size()
         has = opened.pinned
         if self.pinned is None:
             self.pinned = has
@@ -241,21 +295,16 @@ class Crew:
         self.members.remove(member)
         self._end(member)  # should it live after all
         self.waiting = {task: held for task, held in self.waiting.items() if held[0] is not member}
-        self.todo.extendleft(reversed(member.in_hand))
+        if self.stopped():  # perhaps of the signal
+            return
         model, why = self.spec.engine.model, " ".join(str(error).split())[-300:]
         where = "no node yet" if member.node is None else f"node {member.node}"
         self.say(f"ray: lost the engine on {where}; {len(member.in_hand)} shards go to others")
         if member.node is None:
             self.unopened += 1
-        elif member.in_hand:
-            self.deaths[member.in_hand[0]] += 1
-            if self.deaths[member.in_hand[0]] == DEATHS:
-                first = member.in_hand[0]
-                raise ModelRefused(
-                    f"{model}: {DEATHS} processes died of the shard at {first} ({why}); "
-                    f"make it here, by --workers 1 --shard-range {first}:{first + 1}, which finds "
-                    "an input that ends processes and leaves it out"
-                )
+        else:
+            self._tell_size()
+            self._blame(member, why, of_itself=self._died_of_itself(member, error))
         if self.unopened < DEATHS:
             self._hire()
         if not self.members:
@@ -265,6 +314,41 @@ class Crew:
             )
         if all(each.node is None for each in self.members):
             self.alone_since = time.monotonic()
+
+    def _blame(self, member: Member, why: str, *, of_itself: bool) -> None:
+        """Takes an actor's death into account, and takes back what it had. Raises Casualty."""
+        inquest, in_hand, search = self.inquest, member.in_hand, member.search
+        back = inquest.suspects if member.alone else self.todo
+        if not of_itself:
+            if search is not None:
+                inquest.searches.appendleft(search)
+            for shard in [search.shard] if search is not None else [*in_hand][:1]:
+                self.deaths[shard] += 1
+                if self.deaths[shard] == DEATHS:
+                    raise past_help(shard, f"{DEATHS} times; the last time {why}")
+        elif search is not None:
+            index = inquest.died_in(search, HOW)
+            if index is not None:
+                reason = inquest.skipped[index]
+                if self.watch is not None:
+                    self.watch.event("quarantine", index=index, why=reason)
+                self.say(f"ray: input {index:,} is quarantined: it {reason}")
+        elif member.alone:
+            assert self.pinned is not None
+            inquest.died_alone(in_hand.popleft(), HOW, self.pinned["batch"])
+        elif in_hand:
+            inquest.suspects.append(in_hand.popleft())
+        back.extendleft(reversed(in_hand))
+
+    def _died_of_itself(self, member: Member, error: Exception) -> bool:
+        """Whether it is known that an actor's process died and its node lives on. Of a node that
+        dies Ray knows some time later, and until then calls its actors unavailable."""
+        alive = [node["NodeID"] for node in self.ray.nodes() if node["Alive"]]
+        return isinstance(error, self.ray.exceptions.ActorDiedError) and member.node_id in alive
+
+    def _tell_size(self) -> None:
+        if self.watch is not None:
+            self.watch.staffed(self.size)
 
     def _say_if_alone(self) -> None:
         if self.alone_since and time.monotonic() - self.alone_since > PATIENCE_SECONDS:

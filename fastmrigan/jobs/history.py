@@ -43,7 +43,9 @@ class Run:
 
     @property
     def workers(self) -> int:
-        return max(1, int(self.start.get("workers", 1)))
+        """Processes that made slices, at most."""
+        changes = [line for line in self.others if line["event"] == "workers"]
+        return max(1, *(int(line.get("workers", 1)) for line in (self.start, *changes)))
 
 
 @dataclass

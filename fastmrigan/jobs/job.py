@@ -132,10 +132,10 @@ class Job:
         return ShardDone.of(content, self.busy, now - since, waits)
 
     def make_shard(
-        self, place: int, stopped: Callable[[], bool] = lambda: False
+        self, shard: Shard, stopped: Callable[[], bool] = lambda: False
     ) -> ShardDone | None:
-        """Makes the shard at a place of the plan and puts it on the disk; None once `stopped`."""
-        for content in self.make([self.plan[place]], stopped):
+        """Makes one shard and puts it on the disk for good; None once `stopped`."""
+        for content in self.make([shard], stopped):
             return self.commit(content)
         return None
 

@@ -9,6 +9,7 @@ shard          number, first and count (slices), left_out and flagged (how many)
                (from its first engine call to the disk), waits (seconds for each batch of the
                engine), busy (seconds by stage, since the worker's shard before)
 quarantine     an input that a job gave up: index, why
+workers        workers (processes that make slices from now on)
 error          what ended the run: message
 end            state (finished, stopped or failed), done (slices)
 

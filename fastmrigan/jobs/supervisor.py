@@ -1,9 +1,8 @@
 """Running a job in worker processes, each with an engine of its own, which the job survives.
 
 The supervisor opens no engine. It holds the folder, hands shards out as workers can take them, and
-makes up for workers that die: what they had in hand is made again, alone; where that ends a second
-one, the inputs are tried in ever smaller pieces until the one is known that ends processes. It is
-quarantined, and the job goes on without it.
+makes up for workers that die: another takes the place, and `inquest.py` says what becomes of what
+they had in hand.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any
 
-from fastmrigan.errors import DiskFull, FastMriganError, ModelRefused, UsageError
+from fastmrigan.errors import DiskFull, FastMriganError, UsageError
 from fastmrigan.files import sync_folder
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.jobs import quarantine, receipts
 from fastmrigan.jobs.formats import FORMATS
+from fastmrigan.jobs.inquest import Casualty, Inquest
 from fastmrigan.jobs.job import Work
 from fastmrigan.jobs.locks import only_writer
 from fastmrigan.jobs.messages import Begun, Failed, Make, Ready, Survived
@@ -41,7 +41,7 @@ from fastmrigan.jobs.run import (
     share_of,
     slices_of,
 )
-from fastmrigan.jobs.search import Search, indices
+from fastmrigan.jobs.search import Search
 from fastmrigan.jobs.spec import JobSpec
 from fastmrigan.jobs.watch import ShardDone, Watch
 from fastmrigan.runtime.machine import usable_cores
@@ -72,6 +72,7 @@ def supervise(
     if spec.engine.threads is None:
         threads = max(1, usable_cores() // workers)
         spec = replace(spec, engine=replace(spec.engine, threads=threads))
+    spec = spec.read_through()
     output, plan, part = spec.output, work.plan(spec.output), spec.part(work)
     own = range(len(plan)) if part is None else part
     shards = [plan[place] for place in own]
@@ -115,10 +116,11 @@ class Supervisor:
         skipped: dict[int, str],
         stop: StopSignal,
     ) -> None:
-        self.spec, self.work, self.size = spec, work, size
+        self.spec, self.size = spec, size
         self.done, self.count = counts
-        self.skipped, self.stop = skipped, stop
+        self.stop = stop
         self.output: Output = spec.output
+        self.inquest = Inquest(self.output, work.origin.sources, skipped)
         self.devices = devices_for(spec.engine)
         self.workers: list[Worker] = []
         self.report: Ready | None = None  # the first worker's
@@ -126,9 +128,6 @@ class Supervisor:
         self.watch: Watch | None = None  # while shards are made
         self.left: set[Shard] = set()
         self.todo: deque[Shard] = deque()  # given to nobody
-        self.suspects: deque[Shard] = deque()  # in hand when a worker died: next time alone
-        self.searches: deque[Search] = deque()
-        self.innocent: set[Shard] = set()  # all of whose inputs were survived
         self.stillborn: Counter[int] = Counter()  # deaths of a worker since it was last ready
         self.in_vain = 0  # deaths since a shard was last done
 
@@ -178,10 +177,7 @@ class Supervisor:
             if isinstance(self.failure, OSError | DiskFull) and self.report is not None:
                 raise disk_error(self.failure, self.output, count, self.done) from self.failure
             if isinstance(self.failure, Casualty):
-                raise ModelRefused(
-                    f"{self.output.out}: {self.failure}; {self.done:,} of {count:,} slices are "
-                    "safe, and the same command goes on from there"
-                )
+                raise self.failure.refusal(self.output, count, self.done)
             raise self.failure or interrupted(self.output, count, self.done)
 
     def _dismiss(self) -> None:
@@ -227,9 +223,8 @@ class Supervisor:
             self._finish(replace(message, worker=worker.number))
         elif isinstance(message, Survived) and worker.search is not None:
             search, worker.search = worker.search, None
-            search.survived()
             self.in_vain = 0
-            self._go_on(search)
+            self.inquest.survived(search)
         elif isinstance(message, Failed):
             self.failure = self.failure or message.error()
 
@@ -257,13 +252,14 @@ class Supervisor:
         """Gives a worker what it may have: shards a few ahead of it, or one thing alone."""
         if not worker.ready or worker.alone or worker.search or self.failure is not None:
             return
-        if worker.idle and self.searches:
-            worker.search = self.searches.popleft()
-            worker.send(worker.search.next_try(self.skipped))
+        inquest = self.inquest
+        if worker.idle and inquest.searches:
+            worker.search = inquest.searches.popleft()
+            worker.send(worker.search.next_try(inquest.skipped))
             return
-        if worker.idle and self.suspects:
+        if worker.idle and inquest.suspects:
             worker.alone = True
-            self._give(worker, self.suspects.popleft())
+            self._give(worker, inquest.suspects.popleft())
         while self.todo and not worker.alone and len(worker.waiting) < AHEAD:
             self._give(worker, self.todo.popleft())
         if (worker.alone or not self.todo) and not worker.flushed:
@@ -271,13 +267,9 @@ class Supervisor:
             worker.flushed = True
 
     def _give(self, worker: Worker, shard: Shard) -> None:
-        worker.send(Make(shard, self._skipped(shard)))
+        worker.send(Make(shard, self.inquest.skipped_in(shard)))
         worker.waiting.append(shard)
         worker.flushed = False
-
-    def _skipped(self, shard: Shard) -> dict[int, str]:
-        within = indices(shard)
-        return {index: why for index, why in self.skipped.items() if index in within}
 
     def _start(self, number: int) -> None:
         device = self.devices[number % len(self.devices)] if self.devices else None
@@ -322,68 +314,31 @@ class Supervisor:
             )
             return
         print(f"worker {worker.number} ended ({how}); what it had is made again", file=sys.stderr)
-        (self.suspects if worker.alone else self.todo).extendleft(reversed(worker.waiting))
-        if worker.search is not None:
-            self._close_in(worker.search, how)
-        for shard in worker.begun:
-            if not worker.alone:
-                self.suspects.append(shard)
-            elif self.work.origin.sources is None or shard in self.innocent:
-                self.failure = past_help(shard, how)
-            else:
-                self.searches.append(Search(shard, self._call_size()))
-        if self.failure is not None:
+        inquest = self.inquest
+        (inquest.suspects if worker.alone else self.todo).extendleft(reversed(worker.waiting))
+        try:
+            if worker.search is not None:
+                self._close_in(worker.search, how)
+            for shard in worker.begun:
+                if worker.alone:
+                    assert self.report is not None
+                    inquest.died_alone(shard, how, self.report.pinned["batch"])
+                else:
+                    inquest.suspects.append(shard)
+        except (Casualty, OSError, FastMriganError) as error:
+            self.failure = error
             return
-        if self.todo or self.suspects or self.searches or self.report is None:
+        if self.todo or inquest.suspects or inquest.searches or self.report is None:
             self._start(worker.number)
         for other in self.workers:
             self._feed(other)
 
     def _close_in(self, search: Search, how: str) -> None:
-        """Takes a death in a search into account; an input that is known by it is quarantined."""
-        if search.control:
-            self.failure = past_help(search.shard, how)
-            return
-        index = search.died()
-        if index is not None and index not in self.skipped:
-            assert self.work.origin.sources is not None
-            reason = f"ends the process that works on it ({how})"
-            try:
-                quarantine.add(
-                    self.output.out, index, self.work.origin.sources.source[index], reason
-                )
-            except (OSError, FastMriganError) as error:
-                self.failure = error
-                return
-            self.skipped[index] = reason
+        """Takes a death in a search into account. Raises as `Inquest.died_in` does."""
+        index = self.inquest.died_in(search, how)
+        if index is not None:
+            reason = self.inquest.skipped[index]
             self.in_vain = 0
-            search.found += 1
             if self.watch is not None:
                 self.watch.event("quarantine", index=index, why=reason)
             print(f"input {index:,} is quarantined: it {reason}", file=sys.stderr)
-        self._go_on(search)
-
-    def _go_on(self, search: Search) -> None:
-        if search.pieces:
-            self.searches.appendleft(search)
-            return
-        if not search.found:
-            self.innocent.add(search.shard)
-        self.suspects.append(search.shard)
-
-    def _call_size(self) -> int:
-        """Slices of an engine call, which are tried together."""
-        assert self.report is not None
-        batch = self.report.pinned["batch"]
-        return max(batch) if isinstance(batch, list) else int(batch)
-
-
-class Casualty(Exception):
-    """Workers that died of what cannot be made up for."""
-
-
-def past_help(shard: Shard, how: str) -> Casualty:
-    return Casualty(
-        f"slices {shard.first:,} to {shard.first + shard.count - 1:,} end every worker that makes "
-        f"them ({how}): take another --backend or --batch"
-    )

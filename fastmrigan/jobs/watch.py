@@ -65,7 +65,8 @@ class Watch:
     """Tells of a job; use it in a `with` statement, by the one process that leads the job.
 
     start: slices of the plan that are on the disk already, or left out. workers: processes that
-    make slices. Where several lead parts of one job at the same time, on a range of its shards
+    make slices, until `staffed` says otherwise.
+    Where several lead parts of one job at the same time, on a range of its shards
     each: `part` names the range, in status-<part>.json and log-<part>.jsonl, and `total` is its
     slices, `start` those of it.
     """
@@ -81,6 +82,7 @@ class Watch:
         part: str = "",
     ) -> None:
         self._work, self._output, self._workers = work, output, workers
+        self._manned = self._manned_until = 0.0  # worker-seconds, up to when their number changed
         self._total = work.count if total is None else total
         self._progress = Progress(work.command, self._total, "slices", start=start)
         self._status_path = named(output.out, status.NAME, part)
@@ -138,6 +140,14 @@ class Watch:
             waits=[round(wait, 6) for wait in done.waits],
             busy={stage: round(seconds, 6) for stage, seconds in spent.items()},
         )
+
+    def staffed(self, workers: int) -> None:
+        """So many processes make slices from now on."""
+        with self._lock:
+            seconds = self.seconds
+            self._manned += (seconds - self._manned_until) * self._workers
+            self._manned_until, self._workers = seconds, workers
+        self.event("workers", workers=workers)
 
     def event(self, event: str, **facts: object) -> None:
         """Adds a line to the log, e.g. event("quarantine", index=7, why="…")."""
@@ -221,7 +231,9 @@ class Watch:
         with self._lock:
             done, made, seconds = self.done, self.made, self.seconds
             left_out, flagged = self._left_out, self._flagged
-            busy = shares(self._stages.seconds, seconds, self._workers)
+            workers = self._workers
+            manned = self._manned + (seconds - self._manned_until) * workers
+            busy = shares(self._stages.seconds, manned, 1)
         rest = self._total - done
         needed = self._measured.needed(rest)
         return status.Status(
@@ -238,7 +250,7 @@ class Watch:
             disk_left=disk_left,
             disk_needed=needed,
             disk_suffices=None if needed is None or disk_left is None else needed <= disk_left,
-            workers=self._workers,
+            workers=workers,
             busy={stage: round(share, 4) for stage, share in busy.items()},
             limit=limiting(busy),
             pid=os.getpid(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import signal
@@ -13,11 +14,18 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny_model as tiny
+from PIL import Image
 
+from fastmrigan.imaging.dataset import PreparedDataset
+from fastmrigan.imaging.options import PrepareOptions
+from fastmrigan.imaging.prepare import prepare
+from fastmrigan.jobs import quarantine
 from fastmrigan.jobs.shards import read_slices
 
-NODES = Path(__file__).parents[1] / "support" / "ray_nodes.py"
+SUPPORT = Path(__file__).parents[1] / "support"
 RAY = importlib.util.find_spec("ray") is not None
 WITHOUT = "ray is not installed: pip install 'fastmrigan[cluster]'"
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not RAY, reason=WITHOUT)]
@@ -40,12 +48,13 @@ class Nodes:
     def __init__(self, log: Path) -> None:
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                [sys.executable, NODES],
+                [sys.executable, SUPPORT / "ray_nodes.py"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
                 text=True,
             )
+        self.added = 0
         self.address = self.process.stdout.readline().strip()
         if not self.address:
             self.end()
@@ -54,23 +63,34 @@ class Nodes:
     def ask(self, what: str) -> None:
         print(what, file=self.process.stdin, flush=True)
         assert self.process.stdout.readline() == "done\n"
+        self.added += 1 if what.startswith("add") else -1
 
     def end(self) -> None:
         self.process.communicate(timeout=60)  # closes its stdin
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory) -> Iterator[Nodes]:
+    log = tmp_path_factory.mktemp("cluster") / "nodes.log"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", uuid.uuid4().hex)  # or Ray writes one into the home folder
+        try:
+            cluster = Nodes(log)
+        except AssertionError:  # Ray waits half a minute for its own processes: on a busy machine,
+            cluster = Nodes(log)  # once more
+        try:
+            yield cluster
+        finally:
+            cluster.end()
+
+
 @pytest.fixture
-def nodes(tmp_path, monkeypatch) -> Iterator[Nodes]:
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", uuid.uuid4().hex)  # or Ray writes one into the home folder
-    try:
-        cluster = Nodes(tmp_path / "nodes.log")
-    except AssertionError:  # Ray waits half a minute for its own processes: on a busy machine,
-        cluster = Nodes(tmp_path / "nodes.log")  # once more
-    try:
-        yield cluster
-    finally:
-        cluster.end()
+def nodes(cluster) -> Iterator[Nodes]:
+    """The cluster, of its head alone."""
+    yield cluster
+    while cluster.added:
+        cluster.ask("kill")
 
 
 class Started:
@@ -122,6 +142,7 @@ def test_a_node_dies_in_mid_job(write_model, tmp_path, fastmrigan, nodes, death)
     assert f"out: {16 * shards:,} slices, {16 * shards:,} made now" in stdout
     assert [index for index, _ in read_slices(out)] == list(range(16 * shards))
     assert not list(out.rglob("*.tmp"))
+    assert json.loads((out / "status.json").read_text())["workers"] == 1  # no room for another
     assert fastmrigan(*arguments(model, whole, shards)).returncode == 0
     assert contents(out) == contents(whole)
     assert (out / "run.json").read_bytes() == (whole / "run.json").read_bytes()
@@ -150,6 +171,50 @@ def test_what_disagrees_is_refused(write_model, tmp_path, fastmrigan, nodes):
     gone = fastmrigan(*command)
     assert gone.returncode == 2
     assert "tiny.onnx" in gone.stderr
+
+
+def test_a_poisoned_input_is_quarantined(write_model, tmp_path, nodes):
+    dice, png, data, out = np.random.default_rng(0), *(tmp_path / n for n in ("png", "set", "out"))
+    png.mkdir()
+    for number in range(20):
+        x = dice.integers(0, 256, (tiny.SIZE, tiny.SIZE), dtype=np.uint8)
+        Image.fromarray(x).save(png / f"{number:02}.png")
+    prepare(png, data, PrepareOptions(size=tiny.SIZE, contrast="t1", label=""))
+    document = tiny.metadata(task="translate", latent_size=None, source_contrast="t1")
+    model = write_model(document, tiny.tiny_graph("translate"), "negatives.onnx")
+    out.mkdir()
+    (out / ".run.json.0.tmp").write_text("of a run that was killed")
+    command = [sys.executable, SUPPORT / "ray_job.py", nodes.address, model, data, out, "9"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    reason = "ends the process that works on it (as a Ray actor)"
+    assert f"ray: input 9 is quarantined: it {reason}\n" in done.stdout
+    assert done.stdout.endswith("20 1\n")
+    assert [index for index, _ in read_slices(out)] == [i for i in range(20) if i != 9]
+    negatives = 255 - np.load(data / "slices.npy") / 257
+    assert all(np.allclose(x, negatives[i], atol=1) for i, x in read_slices(out))
+    source = PreparedDataset.open(data).records[9].source
+    line = json.loads((out / quarantine.NAME).read_text())
+    assert line == {"index": 9, "source": source, "reason": reason}
+    assert not list(out.rglob("*.tmp"))
+
+
+WITHOUT_ENGINES = (
+    "import sys; from fastmrigan.cli import main; "
+    "sys.modules.update(dict.fromkeys(['openvino', 'onnxruntime', 'tensorrt'])); main()"
+)
+
+
+def test_who_starts_a_job_needs_no_engine(write_model, tmp_path, nodes):
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", WITHOUT_ENGINES, *arguments(write_model(), out, 2)]
+    options = ["--runner", "ray", "--ray-address", nodes.address]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert f"{json.loads((out / 'run.json').read_text())['backend']} " in done.stdout
+    here = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert here.returncode == 2
+    assert "generating slices needs the package openvino" in here.stderr
 
 
 def test_a_cluster_that_is_not_there(write_model, tmp_path, fastmrigan):

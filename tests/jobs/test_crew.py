@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import errno
+import json
 import pickle
 import sys
-from collections import Counter, deque
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_ray import FakeRay, RayError, Task
+from fake_ray import ActorDiedError, FakeRay, RayError, Task
 
 from fastmrigan.errors import Interrupted, MissingDependency, ModelRefused, UsageError
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.jobs import crew as room
+from fastmrigan.jobs import history
 from fastmrigan.jobs.cluster import RayOptions, absolute
 from fastmrigan.jobs.crew import AHEAD, DEATHS, Crew, Opened, needs
+from fastmrigan.jobs.inquest import Casualty, Inquest
 from fastmrigan.jobs.output import Output
-from fastmrigan.jobs.plan import Shard
+from fastmrigan.jobs.plan import Plan, Shard, Sources
 from fastmrigan.jobs.spec import Engine, JobSpec, Sampled, Translated
-from fastmrigan.jobs.watch import ShardDone
+from fastmrigan.jobs.watch import ShardDone, Watch
+from fastmrigan.runtime.engine_file import read_model
 
 SPEC = JobSpec(Engine(Path("tiny.onnx"), threads=1), Sampled(100), Output(Path("out")))
 PINNED = {
@@ -28,8 +33,10 @@ PINNED = {
     "precision": "fp32",
     "device": "CPU",
     "threads": 1,
+    "batch": 2,
 }
 SIGNAL = StopSignal()
+NOTHING = Inquest(SPEC.output, None, {})
 
 
 @pytest.fixture(autouse=True)
@@ -39,26 +46,56 @@ def _at_once(monkeypatch):
 
 
 def opened(task: Task) -> Opened:
-    return Opened(f"node-{task.actor}", PINNED)
+    return Opened(f"node-{task.actor}", f"id-{task.actor % 2}", PINNED)
 
 
 def done(task: Task) -> ShardDone:
-    return ShardDone(Shard(task.argument, 0, 1), {}, {}, {})
+    return ShardDone(task.argument, task.skipped, {}, {})
 
 
-def well(task: Task) -> Opened | ShardDone:
+def well(task: Task) -> Opened | ShardDone | str:
+    if task.method == "survive":
+        return "it did"
     return opened(task) if task.method == "open" else done(task)
 
 
-def make(ray: FakeRay, places: int, actors: int | None = None) -> tuple[list[int], list[str]]:
-    """Places that were made, in order, and what was said."""
-    made: list[int] = []
-    said: list[str] = []
-    with Crew(ray, SPEC, actors, Path("token"), said.append) as crew:
+class Told:
+    """What a crew tells its `Watch`."""
+
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
+        self.made: list[int] = []
+        self.left_out: dict[int, str] = {}
+        self.sizes: list[int] = []
+        self.events: list[dict[str, object]] = []
+        self.then = then
+
+    def shard_done(self, one: ShardDone) -> None:
+        self.made.append(one.shard.number)
+        self.left_out |= one.left_out
+        self.then()
+
+    def staffed(self, workers: int) -> None:
+        self.sizes.append(workers)
+
+    def event(self, event: str, **facts: object) -> None:
+        self.events.append({"event": event, **facts})
+
+
+def make(
+    ray: FakeRay,
+    count: int,
+    actors: int | None = None,
+    told: Told | None = None,
+    inquest: Inquest | None = None,
+) -> tuple[list[int], list[str]]:
+    """Shards of two slices: those that were made, in order, and what was said."""
+    told, said = told or Told(), list[str]()
+    inquest = inquest or Inquest(SPEC.output, None, {})
+    with Crew(ray, SPEC, actors, Path("token"), said.append, inquest) as crew:
         assert crew.open(SIGNAL) == PINNED
-        crew.make(deque(range(places)), SIGNAL, lambda one: made.append(one.shard.number))
+        crew.make(list(Plan(2 * count, 2)), SIGNAL, told)
     assert len(ray.killed) >= len(ray.made)
-    return made, said
+    return told.made, said
 
 
 def test_every_shard_is_made_once_by_actors_that_have_few_in_hand():
@@ -91,7 +128,7 @@ def test_every_shard_is_made_once_by_actors_that_have_few_in_hand():
 @pytest.mark.parametrize("replaced", [True, False])
 def test_what_a_lost_actor_had_in_hand_goes_to_others(replaced):
     def answer(task: Task) -> object:
-        if task.actor == 1 and task.method == "make_shard" and task.argument > 8:
+        if task.actor == 1 and task.method == "make_shard" and task.argument.number > 8:
             raise RayError("its node has died")
         if task.actor == 2 and not replaced:
             return None  # no room for it
@@ -106,17 +143,117 @@ def test_what_a_lost_actor_had_in_hand_goes_to_others(replaced):
     assert (by[2] > 0) == replaced
 
 
-def test_a_shard_that_actors_die_of_ends_the_job():
+def sources(count: int) -> Sources:
+    return Sources("", range(count), [f"source-{index}" for index in range(count)])
+
+
+def deadly(*poisoned: int) -> Callable[[Task], object]:
+    """Actors die of these inputs, where they are not left out."""
+
     def answer(task: Task) -> object:
-        if task.method == "make_shard" and task.argument == 5:
-            raise RayError("SIGSEGV")
+        if isinstance(task.argument, Shard):
+            inputs = range(task.argument.first, task.argument.first + task.argument.count)
+            if set(poisoned) & (set(inputs) - set(task.skipped)):
+                raise ActorDiedError("SIGSEGV")
         return well(task)
 
-    with pytest.raises(
-        ModelRefused,
-        match=rf"tiny\.onnx: {DEATHS} processes died of the shard at 5 .*SIGSEGV.*-range 5:6",
-    ):
+    return answer
+
+
+@pytest.mark.parametrize("poisoned", [[11], [10, 11], [0, 39]])
+def test_an_input_that_actors_die_of_is_quarantined(tmp_path, poisoned):
+    ray, told, output = FakeRay(deadly(*poisoned)), Told(), Output(tmp_path)
+    inquest = Inquest(output, sources(40), {})
+    made, said = make(ray, 20, told=told, inquest=inquest)
+    assert sorted(made) == list(range(20))
+    reason = "ends the process that works on it (as a Ray actor)"
+    assert told.left_out == inquest.skipped == dict.fromkeys(poisoned, reason)
+    lines = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
+    assert sorted(lines, key=lambda line: line["index"]) == [
+        {"index": index, "source": f"source-{index}", "reason": reason} for index in poisoned
+    ]
+    events = [event for event in told.events if event["event"] == "quarantine"]
+    assert sorted(event["index"] for event in events) == poisoned
+    assert f"ray: input {poisoned[0]} is quarantined: it {reason}" in said
+
+
+@pytest.mark.parametrize(
+    "blame", ["sampled", "black slices", "no single input"], ids=lambda name: name.replace(" ", "-")
+)
+def test_a_shard_that_actors_die_of_ends_the_job(tmp_path, blame):
+    def answer(task: Task) -> object:
+        of_five = task.method != "open" and task.argument.first // 2 == 5
+        if of_five and (task.method == "make_shard" or blame == "black slices"):
+            raise ActorDiedError("SIGSEGV")
+        return well(task)
+
+    inquest = Inquest(Output(tmp_path), None if blame == "sampled" else sources(40), {})
+    told = r"slices 10 to 11 end every worker that makes them \(as a Ray actor\): "
+    with pytest.raises(Casualty, match=told) as raised:
+        make(FakeRay(answer), 20, inquest=inquest)
+    assert inquest.skipped == {}
+    refusal = raised.value.refusal(Output(tmp_path), 40, 6)
+    assert isinstance(refusal, ModelRefused)
+    assert "; 6 of 40 slices are safe, and the same command goes on" in str(refusal)
+
+
+@pytest.mark.parametrize("method", ["make_shard", "survive"])
+@pytest.mark.parametrize("known", [True, False])  # that it is the node, by then
+def test_nothing_is_blamed_for_the_death_of_its_node(tmp_path, method, known):
+    dead: dict[int, Shard] = {}  # by actor, which has a node of its own
+
+    def answer(task: Task) -> object:
+        if task.method == "open":
+            return Opened("", f"id-{task.actor}", PINNED)
+        of_ten = task.argument in (Shard(5, 10, 2), Shard(5, 10, 1)) and 10 not in task.skipped
+        if task.method == method and of_ten and len(dead) < DEATHS - 1:
+            dead.setdefault(task.actor, task.argument)
+        if task.actor in dead:
+            if known:
+                ray.gone.add(task.actor)
+                raise ActorDiedError("its node has died")
+            raise RayError("is unavailable")
+        return deadly(11)(task) if searched else well(task)
+
+    ray, searched = FakeRay(answer, cpus=(1,) * 12), method == "survive"
+    inquest = Inquest(Output(tmp_path), sources(40) if searched else None, {})
+    made, _ = make(ray, 20, 2, inquest=inquest)
+    assert sorted(made) == list(range(20))
+    assert set(dead.values()) == {Shard(5, 10, 1 if searched else 2)}
+    assert len(dead) == DEATHS - 1
+    assert list(inquest.skipped) == ([11] if searched else [])
+
+
+def test_a_shard_that_nodes_die_of_ends_the_job():
+    def answer(task: Task) -> object:
+        if task.method == "make_shard" and task.argument.number == 5:
+            raise RayError("its node has died")
+        return well(task)
+
+    told = rf"slices 10 to 11 .* \({DEATHS} times; the last time its node has died\)"
+    with pytest.raises(Casualty, match=told):
         make(FakeRay(answer), 20)
+
+
+def test_workers_are_those_whose_engines_are_open():
+    opening = []
+
+    def answer(task: Task) -> object:
+        if task.method == "open" and task.actor == 2:
+            opening.append(task)
+            return well(task) if len(opening) > 20 else None
+        if task.method == "make_shard" and task.actor == 1 and task.argument.number > 8:
+            raise RayError("lost")
+        return None if task.method == "open" and task.actor > 2 else well(task)
+
+    ray, told = FakeRay(answer), Told()
+    with Crew(ray, SPEC, 3, Path("token"), print, Inquest(SPEC.output, None, {})) as crew:
+        crew.open(SIGNAL)
+        while crew.size < 2:
+            list(crew._done())
+        assert len(crew.members) == 3
+        crew.make(list(Plan(60, 2)), SIGNAL, told)
+    assert told.sizes == [1, 2]  # one is lost, another opens late
 
 
 @pytest.mark.parametrize("well_ones", [0, 1])
@@ -142,7 +279,7 @@ def test_actors_that_die_before_their_engine_is_open(well_ones):
 def test_engines_that_differ_are_refused():
     def answer(task: Task) -> object:
         if task.actor == 1 and task.method == "open":
-            return Opened("other", PINNED | {"instruction_set": "avx2"})
+            return Opened("other", "id-1", PINNED | {"instruction_set": "avx2"})
         return well(task)
 
     with pytest.raises(UsageError, match=r"node other: instruction_set is 'avx2' there and None"):
@@ -154,7 +291,7 @@ def test_engines_that_differ_are_refused():
 )
 def test_what_an_actor_raises_comes_here(error):
     def answer(task: Task) -> object:
-        if task.method == "make_shard" and task.argument == 3:
+        if task.method == "make_shard" and task.argument.number == 3:
             raise error
         return well(task)
 
@@ -164,18 +301,17 @@ def test_what_an_actor_raises_comes_here(error):
 
 
 def test_a_stopped_job_counts_what_was_in_hand():
-    made: list[int] = []
     signal = StopSignal()
     ray = FakeRay(well)
-    with Crew(ray, SPEC, 1, Path("token"), lambda _: None) as crew:
+
+    def stop() -> None:
+        signal.stopped = len(told.made) >= 4
+
+    told = Told(stop)
+    with Crew(ray, SPEC, 1, Path("token"), print, Inquest(SPEC.output, None, {})) as crew:
         crew.open(signal)
-
-        def shard_done(one: ShardDone) -> None:
-            made.append(one.shard.number)
-            signal.stopped = len(made) >= 4
-
-        crew.make(deque(range(20)), signal, shard_done)
-    assert made == [0, 1, 2, 3, 4]  # the one that was waiting there
+        crew.make(list(Plan(40, 2)), signal, told)
+    assert told.made == [0, 1, 2, 3, 4]  # the one that was waiting there
     assert [task.method for task in ray.told].count("stop") == 1
 
 
@@ -183,7 +319,7 @@ def test_stopped_before_an_engine_is_open(monkeypatch):
     signal = StopSignal()
     signal.stopped = True
     with (
-        Crew(FakeRay(lambda task: None), SPEC, None, Path("token"), lambda _: None) as crew,
+        Crew(FakeRay(lambda task: None), SPEC, None, Path("token"), print, NOTHING) as crew,
         pytest.raises(Interrupted, match="stopped before the engines were open"),
     ):
         crew.open(signal)
@@ -199,6 +335,18 @@ def test_long_waiting_is_said_once(monkeypatch):
 
     _, said = make(FakeRay(answer), 3)
     assert said.count("ray: waiting for a node with 1 CPUs to spare") == 1
+
+
+def test_status_and_log_tell_how_many_workers_there_are(write_model, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "run.json").write_text('{"count": 4}')
+    spec = JobSpec(Engine(write_model()), Sampled(4), Output(out))
+    with Watch(spec.work(read_model(spec.engine.model)), spec.output, 0, workers=2) as watch:
+        watch.staffed(1)
+    assert json.loads((out / "status.json").read_text())["workers"] == 1  # at the end
+    (run,) = history.read(out).runs
+    assert run.workers == 2  # at most
 
 
 def node(cpus: float, gpus: float = 0, *, alive: bool = True) -> dict[str, object]:

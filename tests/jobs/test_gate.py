@@ -631,7 +631,7 @@ def test_a_spec_opens_its_gate_without_torch(model, world, tmp_path):
         "model, out, reference = map(Path, sys.argv[1:]);"
         "gate = GateOptions('drop', reference);"
         "job = JobSpec(Engine(model), Sampled(8, 7), Output(out), gate).open();"
-        "job.output.out.mkdir(); job.make_shard(0);"
+        "job.output.out.mkdir(); job.make_shard(job.plan[0]);"
         "assert 'torch' not in sys.modules; print(sorted(job.busy))"
     )
     command = [sys.executable, "-c", program, str(model), str(tmp_path / "out"), str(world.path)]

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import tiny_model as tiny
 from PIL import Image
 
 from fastmrigan.cli import main
-from fastmrigan.errors import DiskFull, MissingDependency, ModelRefused, UsageError
+from fastmrigan.errors import DiskFull, InputRejected, MissingDependency, ModelRefused, UsageError
 from fastmrigan.imaging.dataset import PreparedDataset
 from fastmrigan.imaging.options import PrepareOptions
 from fastmrigan.imaging.prepare import prepare
@@ -280,6 +281,30 @@ def test_a_poisoned_input_is_quarantined_and_the_rest_is_made(
         (out / name).unlink()
     assert run(spec.open()).quarantined == len(poisoned)  # and in this process
     assert digests(out) == before
+
+
+def test_a_dataset_is_read_through_once(translated, data, tmp_path):
+    shutil.copytree(data, tmp_path / "set")
+    spec = translated("out", tmp_path / "set")
+    work = spec.work(read_model(spec.engine.model))
+
+    def harm() -> None:
+        slices = np.load(tmp_path / "set" / "slices.npy", mmap_mode="r+")
+        slices[0, 0, 0] ^= 1
+        slices.flush()
+
+    harm()
+    assert supervisor.supervise(spec, work, 1).made == INPUTS  # or its worker had refused it
+    known = spec.read_through()
+    assert len(known.open().plan) == 5
+    time.sleep(0.05)  # as far apart as a file system tells times apart
+    slices = tmp_path / "set" / "slices.npy"
+    slices.touch()  # changed since, as far as anybody knows
+    for other in (spec, known):
+        with pytest.raises(InputRejected, match="its bytes are not those of its fingerprint"):
+            other.open()
+    harm()
+    assert len(known.open().plan) == 5  # whole again
 
 
 def test_the_command_says_what_was_quarantined(translated, data, fault, monkeypatch, capsys):

@@ -7,9 +7,15 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+METHODS = ("open", "make_shard", "survive", "stop")
+
 
 class RayError(Exception):
-    """An actor or a node that died."""
+    """An actor or a node that was lost."""
+
+
+class ActorDiedError(RayError):
+    """An actor's process that died, as far as Ray knows."""
 
 
 class RayTaskError(RayError):
@@ -25,6 +31,7 @@ class Task:
     actor: int
     method: str
     argument: Any = None
+    skipped: Any = None
 
 
 @dataclass
@@ -36,20 +43,26 @@ class FakeRay:
 
     answer: Callable[[Task], Any]
     cpus: tuple[float, ...] = (1, 1)  # of each node
+    gone: set[int] = field(default_factory=set)  # nodes
     made: list[dict[str, Any]] = field(default_factory=list)  # settings of each actor
     killed: list[int] = field(default_factory=list)
     told: list[Task] = field(default_factory=list)  # tasks, in order
     __version__ = "2.50.0"
-    exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+    exceptions = SimpleNamespace(
+        RayError=RayError, RayTaskError=RayTaskError, ActorDiedError=ActorDiedError
+    )
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [{"Alive": True, "Resources": {"CPU": cpus}} for cpus in self.cpus]
+        return [
+            {"NodeID": f"id-{number}", "Alive": number not in self.gone, "Resources": {"CPU": cpus}}
+            for number, cpus in enumerate(self.cpus)
+        ]
 
     def remote(self, **settings: Any) -> Callable[[type], Any]:
         def make(_: Any) -> SimpleNamespace:
             self.made.append(settings)
             number = len(self.made) - 1
-            method = {name: self._method(number, name) for name in ("open", "make_shard", "stop")}
+            method = {name: self._method(number, name) for name in METHODS}
             return SimpleNamespace(number=number, **method)
 
         return lambda cls: SimpleNamespace(remote=make)
