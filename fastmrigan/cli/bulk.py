@@ -16,7 +16,6 @@ from fastmrigan.cli.plan import show_plan
 from fastmrigan.cli.refusals import SHOWN, print_refused
 
 if TYPE_CHECKING:
-    from fastmrigan.jobs import messages
     from fastmrigan.jobs.cluster import RayOptions
     from fastmrigan.jobs.gate import GateOptions
     from fastmrigan.jobs.output import Output
@@ -196,12 +195,15 @@ def run_job(
     """
     from fastmrigan.jobs import budget
     from fastmrigan.jobs.ready import looked_at
+    from fastmrigan.jobs.supervisor import of_each
 
+    if workers is not None:
+        spec = of_each(spec, workers)  # also for a dry run
     looked = looked_at(spec)  # all that is quick before what may take its time
     with contextlib.ExitStack() as scratch:
         job = made_ready(looked, scratch if dry_run else None)
         if dry_run:
-            show_plan(job)
+            show_plan(job, workers=workers, here=cluster is None)
         if budget_check:
             budget.check([(spec.output.out, job.need)])
         code = rejects_code(job) if dry_run else start(job, workers, cluster)
@@ -244,7 +246,12 @@ def start(job: Ready, workers: int | None = None, cluster: RayOptions | None = N
         result = run_on_ray(job.spec, job.work, cluster, say)
     elif workers is not None:
         result = supervise(
-            job.spec, job.work, workers, lambda ready, count: print(workers_line(ready, count))
+            job.spec,
+            job.work,
+            workers,
+            lambda ready, count: print(
+                workers_line(count, line_of(ready.pinned, ready.why_precision, ready.reason))
+            ),
         )
     else:
         generator = job.spec.engine.open(job.model)
@@ -286,8 +293,7 @@ def engine_line(generator: Generator) -> str:
     return line_of(engine.describe(), engine.why_precision, generator.reason)
 
 
-def workers_line(ready: messages.Ready, workers: int) -> str:
-    line = line_of(ready.pinned, ready.why_precision, ready.reason)
+def workers_line(workers: int, line: str) -> str:
     return f"1 worker: {line}" if workers == 1 else f"{workers} workers, each {line}"
 
 
