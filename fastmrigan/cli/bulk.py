@@ -16,7 +16,6 @@ from fastmrigan.cli.plan import show_plan
 from fastmrigan.cli.refusals import SHOWN, print_refused
 
 if TYPE_CHECKING:
-    from fastmrigan.jobs import messages
     from fastmrigan.jobs.cluster import RayOptions
     from fastmrigan.jobs.gate import GateOptions
     from fastmrigan.jobs.output import Output
@@ -196,13 +195,16 @@ def run_job(
     """
     from fastmrigan.jobs import budget
     from fastmrigan.jobs.ready import looked_at
+    from fastmrigan.jobs.supervisor import of_each
 
+    if workers is not None:
+        spec = of_each(spec, workers)  # also for a dry run
     engine_here = dry_run or cluster is None  # a dry run makes a few slices here
     looked = looked_at(spec, engine_here=engine_here)  # what is quick before what may take time
     with contextlib.ExitStack() as scratch:
         job = made_ready(looked, scratch if dry_run else None)
         if dry_run:
-            show_plan(job)
+            show_plan(job, workers=workers, here=cluster is None)
         if budget_check:
             budget.check([(spec.output.out, job.need)])
         code = rejects_code(job) if dry_run else start(job, workers, cluster)
@@ -245,7 +247,12 @@ def start(job: Ready, workers: int | None = None, cluster: RayOptions | None = N
         result = run_on_ray(job.spec, job.work, cluster, say)
     elif workers is not None:
         result = supervise(
-            job.spec, job.work, workers, lambda ready, count: print(workers_line(ready, count))
+            job.spec,
+            job.work,
+            workers,
+            lambda ready, count: print(
+                workers_line(count, line_of(ready.pinned, ready.why_precision, ready.reason))
+            ),
         )
     else:
         generator = job.spec.engine.open(job.model)
@@ -287,8 +294,7 @@ def engine_line(generator: Generator) -> str:
     return line_of(engine.describe(), engine.why_precision, generator.reason)
 
 
-def workers_line(ready: messages.Ready, workers: int) -> str:
-    line = line_of(ready.pinned, ready.why_precision, ready.reason)
+def workers_line(workers: int, line: str) -> str:
     return f"1 worker: {line}" if workers == 1 else f"{workers} workers, each {line}"
 
 

@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     from fastmrigan.jobs.ready import Ready
 
 
-def show_plan(job: Ready, after: float = 0.0) -> float:
+def show_plan(
+    job: Ready, after: float = 0.0, *, workers: int | None = None, here: bool = True
+) -> float:
     """Prints the plan of a job and when it would end, if it began in `after` seconds; the seconds
-    that it would take."""
-    from fastmrigan.cli.bulk import engine_line
-    from fastmrigan.jobs import budget, quarantine
-    from fastmrigan.jobs.forecast import forecast
-    from fastmrigan.jobs.job import Job
-    from fastmrigan.jobs.run import agrees
+    that it would take.
+
+    workers: processes that share it, each with an engine as the job has it; None is this one.
+    here: false where other machines make it, whose engines are neither known nor measured.
+    """
+    from fastmrigan.jobs import budget
     from fastmrigan.jobs.spec import Sampled
 
     output, plan, todo = job.spec.output, job.plan, job.todo
@@ -42,22 +44,44 @@ def show_plan(job: Ready, after: float = 0.0) -> float:
     takes = f"{job.need.files:,} files, {most}{budget.amount(job.need.disk)}"
     line("disk", f"{takes}; {budget.amount(room.disk)} free")
     seconds = job.images.seconds if job.images is not None else 0.0
+    if todo and not here:
+        line("engine", "opened on the nodes of the cluster alone, which a dry run does not ask")
+        line("end", "not told: it depends on these nodes")
+        return seconds
     if todo:
-        generator = job.spec.engine.open(job.model)
-        skipped = quarantine.read(output.out)
-        begun = Job(job.work, output, generator, skipped, job.spec.open_gate(job.model))
-        agrees(output.out, job.work.task, begun.pinned)
-        line("engine", engine_line(generator))
-        told = forecast(begun, todo)
-        line(
-            "rate",
-            f"{told.engine:,.1f} slices/s by the engine, {told.writing:,.1f} by the writer, of "
-            f"{told.measured:.1f} s and one shard",
-        )
-        seconds += (job.count - job.done) / told.rate
+        seconds += (job.count - job.done) / measured(job, workers)
     end = datetime.now().astimezone() + timedelta(seconds=after + seconds)
     line("end", f"after {duration(seconds)}, at {end:%Y-%m-%d %H:%M:%S %z}, if it began now")
     return seconds
+
+
+def measured(job: Ready, workers: int | None) -> float:
+    """Prints the engine of a job, and what it makes in a moment; slices/s of all `workers`."""
+    from fastmrigan.cli.bulk import engine_line, workers_line
+    from fastmrigan.jobs import quarantine
+    from fastmrigan.jobs.forecast import at_once, forecast
+    from fastmrigan.jobs.job import Job
+    from fastmrigan.jobs.run import agrees
+
+    output, todo, engine = job.spec.output, job.todo, job.spec.engine
+    generator = engine.open(job.model)
+    skipped = quarantine.read(output.out)
+    begun = Job(job.work, output, generator, skipped, job.spec.open_gate(job.model))
+    agrees(output.out, job.work.task, begun.pinned)
+    told = forecast(begun, todo, many=at_once(engine, workers, len(todo)))
+    of = f"of {told.measured:.1f} s and one shard"
+    if workers is None:
+        line("engine", engine_line(generator))
+        by = f"{told.engine:,.1f} slices/s by the engine, {told.writing:,.1f} by the writer, {of}"
+    else:
+        size = min(workers, len(todo))  # no more are started
+        line("engine", workers_line(size, engine_line(generator)))
+        by = (
+            f"{told.engine:,.1f} slices/s by an engine, {told.writing:,.1f} slices/s by a writer, "
+            f"{of}; {told.rate:,.1f} slices/s by all workers, if none waits for another's disk"
+        )
+    line("rate", by)
+    return told.rate
 
 
 def images_line(images: PreparedInputs) -> str:

@@ -57,14 +57,18 @@ def run(
     """
     from fastmrigan.errors import FastMriganError
     from fastmrigan.jobs.file import read_jobs
+    from fastmrigan.jobs.supervisor import of_each
 
-    entries = [Entry(number, spec) for number, spec in enumerate(read_jobs(file), start=1)]
+    specs = read_jobs(file)
+    if workers is not None:
+        specs = [of_each(spec, workers) for spec in specs]  # also for a dry run
+    entries = [Entry(number, spec) for number, spec in enumerate(specs, start=1)]
     look_at(file, entries)
     with contextlib.ExitStack() as scratch:
         try:
             make_ready(entries, scratch if dry_run else None)
             if dry_run:
-                show_plans(entries)
+                show_plans(entries, workers)
             if budget_check:
                 check_budget(entries)
             if not dry_run:
@@ -143,7 +147,7 @@ def check_budget(entries: Sequence[Entry]) -> None:
     budget.check([(entry.spec.output.out, entry.ready.need) for entry in going(entries)])
 
 
-def show_plans(entries: Sequence[Entry]) -> None:
+def show_plans(entries: Sequence[Entry], workers: int | None) -> None:
     """The plan of each job, and when all would have ended."""
     from fastmrigan.jobs.budget import Need, amount
     from fastmrigan.progress import duration
@@ -151,7 +155,7 @@ def show_plans(entries: Sequence[Entry]) -> None:
     after, need = 0.0, Need()
     for entry in going(entries):
         with by_itself(entry):
-            after += show_plan(entry.ready, after)
+            after += show_plan(entry.ready, after, workers=workers)
             need += entry.ready.need
             entry.code, entry.how = bulk.rejects_code(entry.ready), "can begin"
     print(f"all: {amount(need.disk)}, after {duration(after)}")

@@ -15,7 +15,10 @@ from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.job import Job
 from fastmrigan.jobs.output import QUANTISERS
 from fastmrigan.jobs.plan import Content, Shard, Slices
+from fastmrigan.jobs.process import devices_for
 from fastmrigan.jobs.shards import commit
+from fastmrigan.jobs.spec import Engine
+from fastmrigan.runtime.machine import usable_cores
 
 SECONDS = 2.0  # of the engine
 FEWEST = 2  # engine calls
@@ -26,21 +29,38 @@ SHARD_BYTES = 1 << 25  # of slices that are written to see how long that takes
 class Forecast:
     """How fast a job would go."""
 
-    engine: float  # slices/s
-    writing: float  # slices/s, to a temporary folder
+    engine: float  # slices/s, of one
+    writing: float  # slices/s, of one writer, to a temporary folder
     measured: float  # seconds, of the engine
+    engines: float = 1  # that go at once,
+    writers: float = 1
 
     @property
     def rate(self) -> float:
-        """Slices/s: the two work at once."""
-        return min(self.engine, self.writing)
+        """Slices/s: engines and writers work at once."""
+        return min(self.engines * self.engine, self.writers * self.writing)
 
 
-def forecast(job: Job, todo: Sequence[Shard], seconds: float = SECONDS) -> Forecast:
+def forecast(
+    job: Job,
+    todo: Sequence[Shard],
+    seconds: float = SECONDS,
+    many: tuple[float, float] = (1, 1),
+) -> Forecast:
     """Makes a few of the slices of `todo` (at least one shard), and writes a shard of them to a
-    temporary folder."""
+    temporary folder. many: engines and writers that the job has, of which one is measured."""
     slices, rate, measured = _engine(job, todo, seconds)
-    return Forecast(rate, _writing(job, todo[0], slices), measured)
+    return Forecast(rate, _writing(job, todo[0], slices), measured, *many)
+
+
+def at_once(engine: Engine, workers: int | None, shards: int) -> tuple[float, float]:
+    """How many times the slices of one engine, and of one writer, `workers` processes make of so
+    many shards, if they share nothing but cores and devices; None is this process."""
+    if workers is None:
+        return 1, 1
+    size, cores, devices = max(1, min(workers, shards)), usable_cores(), devices_for(engine)
+    room = len(devices) or max(1, cores / (engine.threads or cores))
+    return min(size, room), min(size, cores)
 
 
 def _engine(job: Job, todo: Sequence[Shard], seconds: float) -> tuple[Slices, float, float]:

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastmrigan.errors import UsageError
-from fastmrigan.imaging.dataset import PreparedDataset
+from fastmrigan.imaging.dataset import PreparedDataset, read_info
 from fastmrigan.imaging.quantise import to_float
 from fastmrigan.imaging.radiomics import radiomic_row
 from fastmrigan.jobs import receipts
@@ -53,6 +53,11 @@ class GateOptions:
 
     action: str = "drop"  # or flag
     reference: Path | None = None  # the training set; None: blank and saturated slices alone
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the reference. Raises UsageError and InputRejected where it is none."""
+        return None if self.reference is None else read_info(self.reference).fingerprint
 
     def check(self, model: ModelMetadata, output: Output) -> None:
         """All that is quick. Raises UsageError, and InputRejected for a damaged reference."""
@@ -92,7 +97,8 @@ class Gate:
             return {"gate": self.action, "gate_limits": limits}
         limits |= {"outlier": self._reference.outlier_limit, "copy": self._reference.copy_limit}
         fingerprint = self._reference.fingerprint
-        return {"gate": self.action, "gate_limits": limits, "gate_reference": fingerprint}
+        # Before the limits, which differ where it does: the first that differs is what is told
+        return {"gate": self.action, "gate_reference": fingerprint, "gate_limits": limits}
 
     def __call__(self, content: Content, sources: Sources | None = None) -> Content:
         """The content of a shard, with what is refused left out or flagged.

@@ -8,6 +8,7 @@ and may tell who it is. What was prepared once is taken as it is by every later 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,9 @@ from fastmrigan.imaging.collect import find, request_of
 from fastmrigan.imaging.dataset import read_info
 from fastmrigan.imaging.grading import parse_rule
 from fastmrigan.imaging.options import CONTRASTS, PrepareOptions
-from fastmrigan.imaging.prepare import prepare
+from fastmrigan.imaging.prepare import Prepared, prepare
 from fastmrigan.imaging.walker import Refused
+from fastmrigan.jobs.locks import INPUTS, alone
 from fastmrigan.jobs.spec import JobSpec, Translated
 from fastmrigan.jobs.translation import check_task
 from fastmrigan.runtime.engine_file import EngineFile
@@ -79,7 +81,8 @@ def prepare_images(
     """Prepares the folder of images that `spec` names, unless that has been done, into `at` or
     OUT/inputs; the job that takes them from there, and what was prepared.
 
-    Errors as those of `imaging.prepare`; interrupted, the next call goes on.
+    Of several jobs of one OUT, one prepares and the others wait for it. Errors as those of
+    `imaging.prepare`; interrupted, the next call goes on.
     """
     check_images(spec, model)
     inputs = of_images(spec)
@@ -93,15 +96,11 @@ def prepare_images(
         at = done
     else:
         began = time.perf_counter()
-        try:
-            made = prepare(source, at or done, options)
-        except InputRejected as error:
-            if at is None:
-                raise
-            raise InputRejected(f"{error}; a dry run does not keep that list") from error
-        warnings += [*made.warnings, *made.info.notes]
+        made = _in_turn(source, done, options) if at is None else _aside(source, at, options)
         at = at or done
-        seconds = time.perf_counter() - began
+        if made is not None:
+            warnings += [*made.warnings, *made.info.notes]
+            seconds = time.perf_counter() - began
     images = PreparedInputs(
         source,
         at,
@@ -111,6 +110,25 @@ def prepare_images(
         tuple(warnings),
     )
     return replace(spec, inputs=Translated(at)), images
+
+
+def _in_turn(source: Path, done: Path, options: PrepareOptions) -> Prepared | None:
+    """Prepares OUT/inputs; None where another job had done it when its turn was over."""
+
+    def waiting() -> None:
+        print(f"{done}: another job is preparing it; waiting for that", file=sys.stderr, flush=True)
+
+    done.parent.mkdir(parents=True, exist_ok=True)
+    with alone(done.parent, INPUTS, waiting):
+        return None if _is_ready(source, done, options) else prepare(source, done, options)
+
+
+def _aside(source: Path, at: Path, options: PrepareOptions) -> Prepared:
+    """Prepares a dry run's own copy."""
+    try:
+        return prepare(source, at, options)
+    except InputRejected as error:
+        raise InputRejected(f"{error}; a dry run does not keep that list") from error
 
 
 def options_for(model: ModelFile | EngineFile, inputs: Translated) -> PrepareOptions:

@@ -1,15 +1,16 @@
-"""Who may write which shards of a folder.
+"""Who may write which shards of a folder, and what else in it is for one at a time.
 
 Its .lock is locked by byte ranges, byte k standing for place k of the plan, so that jobs of other
-ranges go on beside. The locks belong to an open file (fcntl(2), "open file description locks"); the
-system lets go of them however the process ends, and over NFSv4 they hold between machines.
+ranges go on beside; what these share has a byte beyond all plans. The locks belong to an open file
+(fcntl(2), "open file description locks"); the system lets go of them however the process ends, and
+over NFSv4 they hold between machines.
 """
 
 from __future__ import annotations
 
 import fcntl
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +19,7 @@ from fastmrigan.errors import DiskFull, UsageError
 from fastmrigan.files import is_full, shortage
 
 FLOCK = struct.Struct("hhqqi4x")  # of 64-bit Linux: type, whence, start, length, pid
+INPUTS, QUARANTINE = 2**62, 2**62 + 1  # bytes: the images that are prepared; quarantine.jsonl
 
 
 @contextmanager
@@ -45,9 +47,25 @@ def only_writer(out: Path, part: range) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def alone(out: Path, what: int, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds what all jobs of the folder `out` share, INPUTS or QUARANTINE; where another has it,
+    tells `waiting` and waits for that one to let go. Raises OSError where there is no folder."""
+    part = range(what, what + 1)
+    with (out / ".lock").open("ab") as lock:
+        if _take(lock, out, part) is not None:
+            waiting()
+            fcntl.fcntl(lock, fcntl.F_OFD_SETLKW, _wanted(part))
+        yield
+
+
+def _wanted(part: range) -> bytes:
+    return FLOCK.pack(fcntl.F_WRLCK, 0, part.start, len(part), 0)
+
+
 def _take(lock: BinaryIO, out: Path, part: range) -> range | None:
-    """None once `part` is ours, or what another holds of the plan."""
-    wanted = FLOCK.pack(fcntl.F_WRLCK, 0, part.start, len(part), 0)
+    """None once `part` is ours, or what another holds of it."""
+    wanted = _wanted(part)
     try:
         fcntl.fcntl(lock, fcntl.F_OFD_SETLK, wanted)
         return None

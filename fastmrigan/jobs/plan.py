@@ -45,15 +45,25 @@ class Plan:
             yield Shard(number, first, min(self.shard_size, self.count - first))
 
 
+def read_range(text: str) -> tuple[int, int | None]:
+    """The A and B of "A:B", 0 and None where they are left out. Raises UsageError where it can be
+    no part of any plan."""
+    parts = re.fullmatch(r"([0-9]*):([0-9]*)", text)
+    if parts is None:
+        raise UsageError(f"--shard-range {text}: expected A:B, of whole numbers, such as 0:10")
+    start, stop = int(parts[1] or 0), int(parts[2]) if parts[2] else None
+    if stop is not None and start >= stop:
+        raise UsageError(f"--shard-range {text}: is empty, since B is left out; take a greater B")
+    return start, stop
+
+
 def shard_range(text: str, shards: int) -> range:
     """The places "A:B" of a plan of `shards` shards: from A up to B, B left out; without A from the
     first one, without B to the last one. Raises UsageError where that is no part of the plan."""
     given = f"--shard-range {text}"
     whole = f"the plan has {shards:,} shards, 0:{shards}"
-    parts = re.fullmatch(r"([0-9]*):([0-9]*)", text)
-    if parts is None:
-        raise UsageError(f"{given}: expected A:B, of whole numbers; {whole}")
-    start, stop = int(parts[1] or 0), int(parts[2] or shards)
+    start, end = read_range(text)
+    stop = shards if end is None else end
     if start >= stop:
         raise UsageError(f"{given}: is empty; {whole}")
     if stop > shards:

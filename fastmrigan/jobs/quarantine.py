@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fastmrigan.errors import UsageError
 from fastmrigan.files import write_whole
+from fastmrigan.jobs.locks import QUARANTINE, alone
 
 NAME = "quarantine.jsonl"
 
@@ -36,6 +37,7 @@ def read(out: Path) -> dict[int, str]:
 def add(out: Path, index: int, source: str, reason: str) -> None:
     """Names one more input; the file appears whole or not at all. Raises OSError, DiskFull."""
     path = out / NAME
-    known = path.read_text() if path.exists() else ""
     line = json.dumps({"index": index, "source": source, "reason": reason})
-    write_whole(path, f"{known}{line}\n".encode())
+    with alone(out, QUARANTINE):  # a job of other shards may name one at the same moment
+        known = path.read_text() if path.exists() else ""
+        write_whole(path, f"{known}{line}\n".encode())

@@ -11,7 +11,7 @@ from fastmrigan.errors import UsageError
 from fastmrigan.jobs.budget import Need, need_of, room_of
 from fastmrigan.jobs.inputs import PreparedInputs, check_images, of_images, prepare_images
 from fastmrigan.jobs.job import Work
-from fastmrigan.jobs.plan import Shard
+from fastmrigan.jobs.plan import Shard, read_range
 from fastmrigan.jobs.run import agrees, missing, slices_of
 from fastmrigan.jobs.spec import JobSpec
 from fastmrigan.runtime.backends import check_meant, choose
@@ -81,6 +81,7 @@ class Ready:
             "dtype": output.depth,
             "mode": self.spec.engine.mode,
             "gate": None if self.spec.gate is None else self.spec.gate.action,
+            "gate_reference": None if self.spec.gate is None else self.spec.gate.fingerprint,
         }
         engine = self.spec.engine
         if engine.batch is not None:
@@ -95,9 +96,11 @@ def looked_at(spec: JobSpec, *, engine_here: bool = True) -> Looked:
     """Checks all of a job that can be checked before anything is written or an engine starts.
 
     engine_here: this machine runs the engine; where others do, its package may be theirs alone.
-    Raises what `spec.work` and `check_images` do, UsageError too for a folder that cannot be
-    written to, or in which another job began.
+    Raises what `spec.work`, `spec.part` and `check_images` do, UsageError too for a folder that
+    cannot be written to, or in which another job began.
     """
+    if spec.shard_range is not None:
+        read_range(spec.shard_range)
     spec.output.check()
     check_writable(spec.output.out)
     model = read_model(spec.engine.model)
@@ -111,6 +114,7 @@ def looked_at(spec: JobSpec, *, engine_here: bool = True) -> Looked:
         check_images(spec, model)
         return Looked(spec, model, None)
     work = spec.work(model)
+    spec.part(work)  # refused here, and not once the engine is open
     Ready(spec, model, work).check_begun()
     return Looked(spec, model, work)
 
@@ -118,14 +122,15 @@ def looked_at(spec: JobSpec, *, engine_here: bool = True) -> Looked:
 def ready(looked: Looked, at: Path | None = None) -> Ready:
     """The job with its work; a folder of images is prepared first, into `at` or OUT/inputs.
 
-    Raises what `spec.work` and `prepare_images` do, and UsageError where another job began in its
-    folder.
+    Raises what `spec.work`, `spec.part` and `prepare_images` do, and UsageError where another job
+    began in its folder.
     """
     spec, model = looked.spec, looked.model
     if looked.work is not None:
         return Ready(spec, model, looked.work)
     spec, images = prepare_images(spec, model, at)
     made = Ready(spec, model, spec.work(model), images)
+    spec.part(made.work)  # now that the plan is known
     made.check_begun()
     return made
 

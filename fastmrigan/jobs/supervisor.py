@@ -44,6 +44,7 @@ from fastmrigan.jobs.run import (
 from fastmrigan.jobs.search import Search
 from fastmrigan.jobs.spec import JobSpec
 from fastmrigan.jobs.watch import ShardDone, Watch
+from fastmrigan.runtime.engine_file import SUFFIX
 from fastmrigan.runtime.machine import usable_cores
 
 MAX_WORKERS = 256
@@ -51,6 +52,18 @@ AHEAD = 2  # shards that a worker has waiting beside those it has begun
 STILLBORN = 3  # deaths of a worker in a row, before it is ready, that end a job
 LISTEN_SECONDS = 0.2  # until a signal is looked for
 GRACE_SECONDS = 10.0  # for a worker to put on the disk what is finished, once it is told to end
+
+
+def of_each(spec: JobSpec, workers: int) -> JobSpec:
+    """The job as each of `workers` processes opens it: without spec.engine.threads the usable cores
+    are shared out, at least one to each; an .engine has none, since it runs on the GPU. Raises
+    UsageError on a number that cannot be meant."""
+    if not 1 <= workers <= MAX_WORKERS:
+        raise UsageError(f"--workers {workers}: expected 1 to {MAX_WORKERS}")
+    if spec.engine.threads is not None or spec.engine.model.suffix == SUFFIX:
+        return spec
+    threads = max(1, usable_cores() // workers)
+    return replace(spec, engine=replace(spec.engine, threads=threads))
 
 
 def supervise(
@@ -61,18 +74,13 @@ def supervise(
 ) -> JobResult:
     """Makes every slice of a job that is not in its folder yet, in `workers` processes.
 
-    work: what `spec` makes. Without spec.engine.threads the usable cores are shared out, at least
-    one to each; of a backend that runs on CUDA, each worker has one of the visible devices.
+    work: what `spec` makes; workers open it as `of_each` says. Of a backend that runs on CUDA, each
+    worker has one of the visible devices.
     started: is told what the first worker reports, and how many there are.
     Raises as `run.run` does; UsageError too where a worker's engine is not the first one's, and
     ModelRefused where workers die of what cannot be left out.
     """
-    if not 1 <= workers <= MAX_WORKERS:
-        raise UsageError(f"--workers {workers}: expected 1 to {MAX_WORKERS}")
-    if spec.engine.threads is None:
-        threads = max(1, usable_cores() // workers)
-        spec = replace(spec, engine=replace(spec.engine, threads=threads))
-    spec = spec.read_through()
+    spec = of_each(spec, workers).read_through()
     output, plan, part = spec.output, work.plan(spec.output), spec.part(work)
     own = range(len(plan)) if part is None else part
     shards = [plan[place] for place in own]

@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fastmrigan.errors import InputRejected, UsageError
 from fastmrigan.files import TMP
 from fastmrigan.jobs import receipts
-from fastmrigan.jobs.formats import FORMATS
+from fastmrigan.jobs.formats import FORMATS, Format
 from fastmrigan.jobs.shards import in_order, remove
 from fastmrigan.progress import Progress
 
@@ -62,26 +61,33 @@ def verify(folder: Path, *, discard: bool = False) -> Verified:
                     remove(receipts.path_of(folder, path.name))
             progress.advance()
     if fmt.entire:
-        covered += _without_files(folder, found)
+        covered += _without_files(folder, fmt, found, discard)
     found.missing = list(_gaps(sorted(covered), count))
     return found
 
 
-def _without_files(folder: Path, found: Verified) -> list[tuple[int, int]]:
+def _without_files(
+    folder: Path, fmt: Format, found: Verified, discard: bool
+) -> list[tuple[int, int]]:
     """(first, count) of shards that have a receipt and nothing else, all their slices left out."""
     covered = []
-    for path in sorted((folder / receipts.FOLDER).glob("*.json")):
+    for path in sorted((folder / receipts.FOLDER).glob(f"{fmt.stem}-*{fmt.suffix}.json")):
         try:
             receipt = receipts.read(path)
         except InputRejected:
-            continue  # its shard is named damaged, or what it covers missing
+            name = path.name.removesuffix(".json")
+            if name not in found.damaged:  # as a shard on the disk is
+                found.damaged[name] = "has a damaged receipt"
+                if discard:
+                    remove(path)
+            continue
         if not receipt.files and len(receipt.left_out) == receipt.count:
             covered.append((receipt.first, receipt.count))
             found.left_out += receipt.count
     return covered
 
 
-def _planned(folder: Path) -> tuple[int, Any]:
+def _planned(folder: Path) -> tuple[int, Format]:
     path = folder / "run.json"
     try:
         run = json.loads(path.read_bytes())

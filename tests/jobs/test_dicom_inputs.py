@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +17,11 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from fastmrigan.imaging.dataset import PreparedDataset
+from fastmrigan.jobs import inputs
 from fastmrigan.jobs.inputs import options_for
-from fastmrigan.jobs.spec import Translated
+from fastmrigan.jobs.output import Output
+from fastmrigan.jobs.shards import read_slices
+from fastmrigan.jobs.spec import Engine, JobSpec, Translated
 from fastmrigan.runtime.engine_file import read_model
 
 pydicom = pytest.importorskip("pydicom")
@@ -268,6 +275,111 @@ def test_a_dry_run_prepares_elsewhere(write_model, study, translate, tmp_path):
     assert f"{COUNT} of 16x16, uint16; 0 done" in stdout
     assert "1 files refused, 0 quarantined, such as broken.dcm" in stdout
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--workers", 0], "--workers 0: expected 1 to 256"),
+        (["--shard-range", "a:b"], "--shard-range a:b: expected A:B, of whole numbers"),
+        (["--shard-range", "4:4"], "--shard-range 4:4: is empty"),
+    ],
+)
+def test_what_can_never_be_meant_is_refused_first(
+    write_model, study, translate, tmp_path, options, told
+):
+    model = negative(write_model)
+    before = sorted(tmp_path.rglob("*"))
+    code, stdout, stderr = translate(model, study[0], *options)
+    assert (code, stdout) == (2, "")
+    assert told in stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_range_beyond_the_plan_is_refused_before_the_engine(write_model, study, translate):
+    """The plan of a folder of images is known once they are prepared."""
+    model, options = negative(write_model), ["--shard-range", "1:", "--no-budget-check"]
+    code, stdout, stderr = translate(model, study[0], *options)
+    assert (code, stdout) == (2, "")
+    assert "--shard-range 1:: is empty; the plan has 1 shards, 0:1" in stderr
+
+
+def test_of_jobs_that_begin_at_once_one_prepares_and_all_take_it(
+    write_model, study, tmp_path, monkeypatch, capsys
+):
+    model = negative(write_model)
+    out = Output(tmp_path / "out", "png", 2)
+    spec = JobSpec(Engine(model), Translated(study[0]), out)
+    start, waiting, began, taken = threading.Barrier(3), threading.Semaphore(0), [], []
+    prepare, alone = inputs.prepare, inputs.alone
+
+    def once_the_others_wait(*arguments):
+        began.append(arguments)
+        assert all(waiting.acquire(timeout=30) for _ in range(2))
+        return prepare(*arguments)
+
+    def telling(out, what, told):
+        return alone(out, what, lambda: (told(), waiting.release()))
+
+    monkeypatch.setattr(inputs, "prepare", once_the_others_wait)
+    monkeypatch.setattr(inputs, "alone", telling)
+
+    def begin() -> None:
+        start.wait()
+        taken.append(inputs.prepare_images(spec, read_model(model)))
+
+    threads = [threading.Thread(target=begin) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(began) == 1
+    assert [each.inputs.inputs for each, _ in taken] == [tmp_path / "out" / "inputs"] * 3
+    assert sorted(images.seconds > 0 for _, images in taken) == [False, False, True]
+    line = f"{tmp_path / 'out' / 'inputs'}: another job is preparing it; waiting for that\n"
+    assert capsys.readouterr().err.count(line) == 2
+
+
+def test_the_tasks_of_an_array_share_one_folder_of_images(write_model, tmp_path):
+    """Started at the same moment, each as a process of its own."""
+    dice = np.random.default_rng(0)
+    (tmp_path / "study").mkdir()
+    for number in range(6):
+        x = dice.integers(0, 256, (tiny.SIZE, tiny.SIZE), dtype=np.uint8)
+        Image.fromarray(x).save(tmp_path / "study" / f"{number}.png")
+    command = [sys.executable, "-m", "fastmrigan", "translate", negative(write_model)]
+    command += ["--inputs", tmp_path / "study", "--out", tmp_path / "out", "--threads", 1]
+    begun = [
+        subprocess.Popen(
+            [*map(str, command), "--shard-size", "2", "--shard-range", f"{task}:{task + 1}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for task in range(3)
+    ]
+    told = [task.communicate(timeout=120) for task in begun]
+    assert [task.returncode for task in begun] == [0] * 3, told
+    assert [index for index, _ in read_slices(tmp_path / "out")] == list(range(6))
+
+
+def test_a_killed_job_leaves_the_preparing_to_others(write_model, study, tmp_path):
+    hold = (
+        "import sys, time, pathlib; from fastmrigan.jobs.locks import INPUTS, alone\n"
+        "with alone(pathlib.Path(sys.argv[1]), INPUTS):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    model, out = negative(write_model), tmp_path / "out"
+    out.mkdir()
+    command = [sys.executable, "-c", hold, str(out)]
+    spec = JobSpec(Engine(model), Translated(study[0]), Output(out, "png", 2))
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        threading.Timer(0.5, holder.kill).start()
+        began = time.monotonic()
+        _, images = inputs.prepare_images(spec, read_model(model))
+        assert time.monotonic() - began >= 0.5
+    assert images.path == out / "inputs"
 
 
 def test_a_job_file_takes_folders_too(command, write_model, tmp_path):

@@ -6,15 +6,18 @@ import re
 import time
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_model as tiny
 
+from fastmrigan.jobs import cluster, supervisor
 from fastmrigan.jobs import forecast as room
-from fastmrigan.jobs.forecast import forecast
+from fastmrigan.jobs.forecast import at_once, forecast
 from fastmrigan.jobs.job import Job
 from fastmrigan.jobs.sampling import JobOptions, sampling
+from fastmrigan.jobs.spec import Engine
 from fastmrigan.runtime import load
 
 FACTOR = 1.6  # that a sleep is late by on a busy machine
@@ -129,3 +132,88 @@ def test_a_plan_without_room_is_shown_and_refused(command, write_model, tmp_path
     assert "1.0 KB free" in stdout
     assert "are free there" in stderr
     assert command(*arguments, "--no-budget-check")[0] == 0
+
+
+@pytest.fixture
+def two_cores(monkeypatch) -> None:
+    """What supervisors and forecasts share out, whatever the machine has."""
+    for module in (supervisor, room):
+        monkeypatch.setattr(module, "usable_cores", lambda: 2)
+
+
+def test_the_plan_is_of_as_many_processes_as_the_job(command, write_model, tmp_path, two_cores):
+    """Each with the threads that it has in the job, which are pinned."""
+    model, out = write_model(), tmp_path / "out"
+    arguments = ["synth", model, "--count", 64, "--shard-size", 16, "--out", out]
+    assert command(*arguments, "--workers", 2)[0] == 0
+    for number in (1, 3):
+        (out / f"shard-{number:06}.tar").unlink()
+    code, stdout, stderr = command(*arguments, "--workers", 2, "--dry-run")
+    assert (code, stderr) == (0, "")
+    assert "2 workers, each openvino" in stdout
+    assert ": threads 1," in stdout
+    each, writing, all_ = (
+        float(x.replace(",", "")) for x in re.findall(r"([\d,.]+) sl", rate(stdout))
+    )
+    assert all_ == pytest.approx(2 * min(each, writing), rel=0.01)
+    code, _, stderr = command(*arguments, "--threads", 2, "--workers", 2, "--dry-run")
+    assert code == 2
+    assert " is 1 there and 2 here" in stderr
+
+
+def rate(stdout: str) -> str:
+    return next(line for line in stdout.splitlines() if line.startswith("  rate "))
+
+
+def test_a_job_file_is_planned_for_workers_too(command, write_model, tmp_path, two_cores):
+    write_model()
+    path = tmp_path / "night.toml"
+    path.write_text('[[job]]\nmodel = "tiny.onnx"\nout = "out"\ncount = 64\nshard_size = 16\n')
+    assert command("run", path, "--workers", 2)[0] == 0
+    (tmp_path / "out" / "shard-000001.tar").unlink()
+    code, stdout, stderr = command("run", path, "--workers", 2, "--dry-run")
+    assert (code, stderr) == (0, "")
+    assert "1 worker: openvino" in stdout  # for one shard
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "shards", "cores", "engines", "writers"),
+    [
+        (None, None, 9, 8, 1, 1),
+        (1, 8, 9, 8, 1, 1),
+        (4, 2, 9, 8, 4, 4),
+        (4, 2, 3, 8, 3, 3),  # no more start than there are shards
+        (4, 8, 9, 8, 1, 4),  # each has all of them, in turn
+        (4, 4, 9, 8, 2, 4),
+        (16, 1, 99, 8, 8, 8),
+    ],
+)
+def test_how_many_engines_go_at_once(
+    monkeypatch, workers, threads, shards, cores, engines, writers
+):
+    monkeypatch.setattr(room, "usable_cores", lambda: cores)
+    monkeypatch.setattr(room, "devices_for", lambda engine: [])
+    assert at_once(Engine(Path("m.onnx"), threads=threads), workers, shards) == (engines, writers)
+
+
+@pytest.mark.parametrize(("workers", "engines"), [(1, 1), (2, 2), (8, 2)])
+def test_engines_of_several_devices(monkeypatch, workers, engines):
+    monkeypatch.setattr(room, "usable_cores", lambda: 16)
+    monkeypatch.setattr(room, "devices_for", lambda engine: ["0", "1"])
+    assert at_once(Engine(Path("m.onnx"), threads=2), workers, 99) == (engines, workers)
+
+
+def test_a_plan_for_ray_opens_no_engine_here(command, write_model, tmp_path, monkeypatch):
+    """As the job's own head opens none: this machine may not have what the nodes have."""
+    monkeypatch.setattr(cluster, "_ray", lambda: None)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("an engine was opened")
+
+    monkeypatch.setattr(Engine, "open", refuse)
+    arguments = ["synth", write_model(), "--count", 64, "--out", tmp_path / "out"]
+    code, stdout, stderr = command(*arguments, "--runner", "ray", "--dry-run")
+    assert (code, stderr) == (0, "")
+    assert "1 of 256 as shard; 1 to make" in stdout
+    assert "end     not told" in stdout
+    assert not (tmp_path / "out").exists()

@@ -412,3 +412,11 @@ def test_the_example_is_a_job_file():
     assert translated.inputs == Translated(path.parent / "prepared" / "t1", "test")
     assert study.inputs == Translated(path.parent / "study", allow_burned_in="unknown")
     assert [spec.output.format for spec in (sampled, study)] == ["dicom-files", "nifti"]
+
+
+def test_workers_that_cannot_be_meant_are_refused_first(command, write, models, data, tmp_path):
+    path = write(TWO)
+    code, stdout, stderr = command("run", path, "--workers", 0)
+    assert (code, stdout) == (2, "")
+    assert stderr == "fastmrigan: --workers 0: expected 1 to 256\n"
+    assert not (tmp_path / "night").exists()

@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import re
+import resource
 import shutil
 from pathlib import Path
 
@@ -111,6 +112,25 @@ def test_full_while_a_process_writes(write_model, small_disk, fastmrigan):
     with JobProcess(command, out) as job:
         assert job.wait() == 0, job.said()
     assert fastmrigan("verify", out).returncode == 0
+
+
+@pytest.mark.parametrize("format", ["shard", "npz"])
+def test_a_write_that_ends_early(generator, tmp_path, format):
+    """The system takes the first bytes of a piece and says so, and no more: as where a file may
+    not grow, or where space comes back before the next piece."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    synthesise(generator, options(whole, format))
+    largest = max(path.stat().st_size for path in whole.rglob("shard-*") if path.is_file())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 1, hard))
+    try:
+        with pytest.raises(DiskFull):
+            synthesise(generator, options(out, format))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not half_made(out)
+    synthesise(generator, options(out, format))
+    assert contents(out) == contents(whole)
 
 
 @pytest.mark.parametrize(

@@ -62,9 +62,9 @@ def test_places_of_a_plan(text, places):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("3:3", "is empty; the plan has 10 shards, 0:10"),
+        ("3:3", "is empty, since B is left out"),
         ("5:3", "is empty"),
-        ("10:", "is empty"),
+        ("10:", "is empty; the plan has 10 shards, 0:10"),
         ("8:11", "ends beyond the plan; the plan has 10 shards, 0:10"),
         ("11:12", "ends beyond the plan"),
         ("-3:", "expected A:B, of whole numbers"),

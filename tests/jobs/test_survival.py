@@ -47,7 +47,13 @@ def test_a_clock_that_is_wrong_and_jumps(write_model, tmp_path, format):
         assert right.wait() == 0, right.said()
     for offset, lost in ((-40 * YEARS, range(2, 5)), (30 * YEARS, [])):
         command = synth(model, out, "--format", format)
-        command = [command[0], str(CLOCK), str(offset), *command[3:]]
+        command = [
+            command[0],
+            "-P",
+            str(CLOCK),
+            str(offset),
+            *command[command.index("fastmrigan") + 1 :],
+        ]
         with JobProcess(command, out) as wrong:
             assert wrong.wait() == 0, wrong.said()
         assert contents(out) == contents(whole)

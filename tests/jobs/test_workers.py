@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ from fastmrigan.jobs.run import JobResult, run
 from fastmrigan.jobs.search import Search
 from fastmrigan.jobs.shards import read_slices
 from fastmrigan.jobs.spec import Engine, JobSpec, Sampled, Translated
+from fastmrigan.jobs.verify import verify
 from fastmrigan.runtime.engine_file import read_model
 from fastmrigan.runtime.machine import usable_cores
 
@@ -199,6 +201,11 @@ def test_the_cores_are_shared_out(write_model, tmp_path, workers):
     assert pinned["threads"] == max(1, usable_cores() // workers)
 
 
+def test_an_engine_on_the_gpu_takes_no_threads(tmp_path):
+    spec = JobSpec(Engine(tmp_path / "tiny.engine"), Sampled(16), Output(tmp_path / "out"))
+    assert supervisor.of_each(spec, 2) == spec
+
+
 def test_no_more_workers_start_than_there_are_shards(sampled):
     spec, told = sampled("out", 20), []
     work = spec.work(read_model(spec.engine.model))
@@ -332,8 +339,9 @@ def run_command(monkeypatch, *arguments: object) -> int:
     return int(left.value.code or 0)
 
 
-@pytest.mark.parametrize("workers", [0, slow(2)])
-def test_a_series_with_a_hole_has_no_volume(translated, tmp_path, fault, workers, capsys):
+@pytest.fixture
+def volumes(tmp_path) -> Path:
+    """A prepared dataset of two series of 5 slices."""
     nibabel = pytest.importorskip("nibabel")
     dice = np.random.default_rng(0)
     (tmp_path / "volumes").mkdir()
@@ -343,10 +351,15 @@ def test_a_series_with_a_hole_has_no_volume(translated, tmp_path, fault, workers
         image.to_filename(tmp_path / "volumes" / f"{number}.nii.gz")
     options = PrepareOptions(size=tiny.SIZE, contrast="t1", label="")
     prepare(tmp_path / "volumes", tmp_path / "set", options)
-    spec = translated("out", tmp_path / "set", "nifti")
+    return tmp_path / "set"
+
+
+@pytest.mark.parametrize("workers", [0, slow(2)])
+def test_a_series_with_a_hole_has_no_volume(translated, volumes, fault, workers, capsys):
+    spec = translated("out", volumes, "nifti")
     out = spec.output.out
     if workers:
-        fault("poison", f"{tmp_path / 'set'}:6")
+        fault("poison", f"{volumes}:6")
         result = supervise(spec, workers)
     else:  # as that left it
         out.mkdir()
@@ -360,6 +373,31 @@ def test_a_series_with_a_hole_has_no_volume(translated, tmp_path, fault, workers
     assert receipt.left_out[6] == "ends the process that works on it (SIGABRT)"
     assert "a volume has no holes" in receipt.left_out[7]
     assert run(spec.open()).made == 0  # it is not tried again
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_damaged_receipt_of_a_volume_is_discarded(translated, volumes, number):
+    """Volume 1 is there; of volume 2, which has a hole, the receipt is all there is."""
+    spec = translated("out", volumes, "nifti")
+    out = spec.output.out
+    out.mkdir()
+    quarantine.add(out, 6, "somebody", "ends the process that works on it (SIGABRT)")
+    run(spec.open())
+    before = digests(out)
+    name = f"series-{number:06}.nii.gz"
+    path = receipts.path_of(out, name)
+    path.write_bytes(path.read_bytes()[:-1])
+    found = verify(out)
+    assert found.damaged == {name: "has a damaged receipt"}
+    assert (found.slices, found.left_out) == ((0, 5) if number == 1 else (5, 0))
+    assert path.exists()
+    assert verify(out, discard=True).damaged == found.damaged
+    assert [each.name for each in (out / "receipts").iterdir()] == [
+        f"series-{3 - number:06}.nii.gz.json"
+    ]
+    run(spec.open())
+    assert digests(out) == before
+    assert verify(out).whole
 
 
 def test_a_slice_that_ends_every_worker_ends_a_sampled_job(sampled, fault):
@@ -608,6 +646,28 @@ def test_quarantine_that_is_not_ours_is_named(tmp_path):
         (tmp_path / quarantine.NAME).write_text(text)
         with pytest.raises(UsageError, match=r"quarantine\.jsonl: not a job's list of inputs"):
             quarantine.read(tmp_path)
+
+
+def test_inputs_that_jobs_name_at_the_same_moment_are_all_named(tmp_path):
+    """Threads, since what races are system calls; jobs of other shards are other processes."""
+    start = threading.Barrier(16)
+
+    def name(index: int) -> None:
+        start.wait()
+        quarantine.add(tmp_path, index, "ab", str(index))
+
+    threads = [threading.Thread(target=name, args=(index,)) for index in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert quarantine.read(tmp_path) == {index: str(index) for index in range(16)}
+
+
+def test_an_input_is_named_in_no_folder_that_is_gone(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        quarantine.add(tmp_path / "gone", 5, "ab", "one")
+    assert not (tmp_path / "gone").exists()
 
 
 def test_no_device_without_a_driver():

@@ -380,3 +380,23 @@ def test_a_job_goes_on_in_its_own_mode_alone(sampler, tmp_path, first, second):
     synthesise(load(sampler, batch=4, mode=first), options)
     with pytest.raises(UsageError, match=f"mode is '{first}' there and '{second}' here"):
         synthesise(load(sampler, batch=4, mode=second), options)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("mode", MODES)
+def test_what_was_given_out_stays(sampler, translator, backend, mode):
+    """Each call gives an array of its own, which no later call writes to."""
+    generator = load(sampler, backend, precision="fp32", mode=mode)
+    kept = [generator.sample(count, seed) for seed, count in enumerate((4, 1, 4, 4, 1))]
+    copies = [slices.copy() for slices in kept]
+    parts = list(generator.stream(50, seed=9))
+    assert not any(np.shares_memory(a, b) for a, b in itertools.combinations([*kept, *parts], 2))
+    for slices, copy in zip(kept, copies, strict=True):
+        np.testing.assert_array_equal(slices, copy)
+    np.testing.assert_array_equal(np.concatenate(parts), generator.sample(50, seed=9))
+
+    translating = load(translator, backend, precision="fp32", mode=mode)
+    first = translating.translate(copies[0])
+    again = translating.translate(first)  # what came out goes in
+    np.testing.assert_array_equal(first, translating.translate(copies[0]))
+    np.testing.assert_array_equal(again, translating.translate(first.copy()))

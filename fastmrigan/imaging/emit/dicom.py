@@ -113,25 +113,24 @@ class SeriesWriter:
 
     def _check(self, slice: SliceHeader, pixels: UInt16) -> None:
         low, high = slice.scale
-        for name, holds, expected, got in (
-            (
+        if pixels.shape != self.header.size or pixels.dtype != np.uint16:
+            wrong = (
                 "pixels",
-                pixels.shape == self.header.size and pixels.dtype == np.uint16,
                 f"uint16 {list(self.header.size)}",
-                f"{pixels.dtype} {list(pixels.shape)}",
-            ),
-            ("number", 0 <= slice.number < 2**31, "0 to 2^31 - 1", slice.number),
-            ("origin", all(map(math.isfinite, slice.origin)), "finite", slice.origin),
-            ("scale", math.isfinite(high - low) and low < high, "finite, low < high", slice.scale),
-            (
-                "comment",
-                len(slice.comment) <= MAX_COMMENT and slice.comment.isascii(),
-                f"at most {MAX_COMMENT:,} ASCII characters",
-                repr(slice.comment[:40]),
-            ),
-        ):
-            if not holds:
-                raise UsageError(f"DICOM slice {slice.key}: {name}: expected {expected}, got {got}")
+                f"{pixels.dtype} {[*pixels.shape]}",
+            )
+        elif not 0 <= slice.number < 2**31:
+            wrong = "number", "0 to 2^31 - 1", f"{slice.number}"
+        elif not all(map(math.isfinite, slice.origin)):
+            wrong = "origin", "finite", f"{slice.origin}"
+        elif not (math.isfinite(high - low) and low < high):
+            wrong = "scale", "finite, low < high", f"{slice.scale}"
+        elif len(slice.comment) > MAX_COMMENT or not slice.comment.isascii():
+            wrong = "comment", f"at most {MAX_COMMENT:,} ASCII characters", repr(slice.comment[:40])
+        else:
+            return
+        name, expected, got = wrong
+        raise UsageError(f"DICOM slice {slice.key}: {name}: expected {expected}, got {got}")
 
 
 def file_bytes(data: Dataset) -> bytes:
