@@ -26,6 +26,7 @@ from fastmrigan.jobs import quarantine, receipts
 from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.job import Job
 from fastmrigan.jobs.locks import only_writer
+from fastmrigan.jobs.ours import check_ours, differing, taken_away
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Content, Shard
 from fastmrigan.jobs.shards import remove
@@ -129,32 +130,6 @@ def make_all(
 def _commit(job: Job, content: Content) -> ShardDone:
     check_ours(job.output.out, job.pinned)
     return job.commit(content)
-
-
-def check_ours(out: Path, pinned: dict[str, Any]) -> None:
-    """Raises UsageError where the folder was taken away since, or another job began in its place.
-
-    The lock does not tell: it goes with the folder that is gone.
-    """
-    try:
-        known = json.loads((out / "run.json").read_text())
-        ours = not differing(known, pinned, known | pinned)
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError):
-        ours = False
-    if not ours:
-        raise UsageError(taken_away(out))
-
-
-def differing(known: dict[str, Any], pinned: dict[str, Any], keys: Iterable[str]) -> list[str]:
-    """Which of the names in run.json two jobs pin differently."""
-    return [key for key in keys if known.get(key) != pinned.get(key)]
-
-
-def taken_away(out: Path) -> str:
-    return (
-        f"{out}: was removed, moved or replaced while this job ran; what it had made is not there "
-        "any more, and nothing else is written: run the same command to make all of it"
-    )
 
 
 def pin(out: Path, task: str, pinned: dict[str, Any]) -> None:

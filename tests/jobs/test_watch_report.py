@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import CHROMIUM, laid_out
+from job_page import rows_of, text_of
 from PIL import Image
 
 from fastmrigan.jobs import contact, history
@@ -28,19 +28,6 @@ from fastmrigan.jobs.shards import read_slices
 from fastmrigan.runtime import load
 
 WHY = {3: "blank: 99.5 % black", 40: "blank: 98 % black", 41: "<script>alert(1)</script>"}
-
-
-def text_of(html: str) -> str:
-    """What a reader sees, in one line."""
-    body = re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
-
-
-def rows_of(html: str, heading: str) -> list[list[str]]:
-    """The cells of the first table behind a heading."""
-    table = html[html.index(f">{heading}<") :].split("<tbody>")[1].split("</tbody>")[0]
-    cells = (re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.split("</tr>")[:-1])
-    return [[unescape(cell).replace("\xa0", " ") for cell in row] for row in cells]
 
 
 def test_a_job_that_was_killed_is_told_whole(write_model, tmp_path, fastmrigan):
