@@ -11,6 +11,7 @@ import json
 import os
 import re
 import secrets
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -102,29 +103,33 @@ def make_all(
     told: Callable[[ShardDone], None],
     stopped: Callable[[], bool],
 ) -> None:
-    """Makes shards, taken as they are needed, and puts each on the disk for good before it is
-    `told`.
+    """Makes shards, taken as they are needed, and puts each on the disk for good; then it is
+    `told`, at once and in the thread that writes.
 
     Ends early once `stopped`, with every finished shard kept. Raises what the engine raises,
     OSError as the disk does, DiskFull, and UsageError where the folder was taken away.
     """
-    waiting: deque[Future[ShardDone]] = deque()
+    waiting: deque[Future[None]] = deque()
+    refused = threading.Event()  # by the disk; what follows is not tried
+
+    def put(content: Content) -> None:
+        if refused.is_set():
+            return
+        try:
+            told(_commit(job, content))  # of a slow engine, the next shard may be minutes away
+        except (OSError, DiskFull):
+            refused.set()
+            raise
 
     def settle(leave: int) -> None:
         while len(waiting) > leave:
-            told(waiting[0].result())
-            waiting.popleft()
+            waiting.popleft().result()
 
     with ThreadPoolExecutor(1, "shard-writer") as writer:
-        try:
-            for content in job.make(shards, stopped):
-                waiting.append(writer.submit(_commit, job, content))
-                settle(SHARDS_WAITING)
-            settle(0)
-        except (OSError, DiskFull):
-            for written in waiting:
-                written.cancel()
-            raise
+        for content in job.make(shards, stopped):
+            waiting.append(writer.submit(put, content))
+            settle(SHARDS_WAITING)
+        settle(0)
 
 
 def _commit(job: Job, content: Content) -> ShardDone:
