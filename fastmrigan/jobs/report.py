@@ -22,7 +22,13 @@ from fastmrigan.files import write_whole
 from fastmrigan.jobs import contact, history
 from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.history import UNKNOWN, History, Rejects, Run
-from fastmrigan.jobs.report_figures import busy_of, duration_told, throughput, times_table
+from fastmrigan.jobs.report_figures import (
+    busy_of,
+    duration_told,
+    rate_told,
+    throughput,
+    times_table,
+)
 from fastmrigan.jobs.stages import limiting, shares
 from fastmrigan.pages.page import figure, picture, settings_table, soft, table, tiles, whole_page
 
@@ -153,7 +159,7 @@ def boxes(found: History, rejects: Rejects, there: int, count: int | None) -> li
     of = "slices" if count is None else f"slices there, of {count:,} planned"
     values = [(f"{there:,}", of)]
     if made:
-        values.append((f"{made / max(seconds, 1e-9):,.3g}", "slices/s, over all runs"))
+        values.append((rate_told(made / max(seconds, 1e-9)), "slices/s, over all runs"))
     once = "; time that runs share counts once" if side_by_side else ""
     values.append((duration_told(seconds), f"of work, engine start left out{once}"))
     values.append((f"{len(found.runs):,}", "run" if len(found.runs) == 1 else "runs"))
@@ -267,7 +273,7 @@ def runs_table(runs: list[Run]) -> str:
                     run.state,
                     f"{run.made:,}",
                     duration_told(run.elapsed),
-                    f"{run.made / max(run.elapsed, 1e-9):,.3g}",
+                    rate_told(run.made / max(run.elapsed, 1e-9)),
                     str(run.workers),
                     *([shards_told(run)] if parts else []),
                 )

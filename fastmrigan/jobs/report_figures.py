@@ -97,8 +97,13 @@ def times_table(shards: Iterable[Event]) -> str:
 
 
 def time_told(ms: float) -> str:
-    """In three figures: 12.3 ms, 4.56 s."""
-    return f"{ms:.3g} ms" if ms < 999.5 else f"{ms / 1000:,.3g} s"
+    """In three figures: 12.3 ms, 4.56 s; all of them of more: 2,680 s."""
+    return f"{ms:.3g} ms" if ms < 999.5 else f"{rate_told(ms / 1000)} s"
+
+
+def rate_told(value: float) -> str:
+    """In three figures: 4.56, 12.3; all of them before the point of more: 2,682."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
 
 
 def duration_told(seconds: float) -> str:

@@ -248,7 +248,7 @@ class Watch:
             flagged=flagged,
             rate=round(made / seconds, 3),
             seconds=round(seconds, 3),
-            seconds_left=round(rest * seconds / made, 1) if made else None,
+            seconds_left=round(rest * seconds / max(made, 1), 1) if made or not rest else None,
             disk_left=disk_left,
             disk_needed=needed,
             disk_suffices=None if needed is None or disk_left is None else needed <= disk_left,

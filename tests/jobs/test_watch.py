@@ -26,6 +26,7 @@ from fastmrigan.imaging.walker import walk
 from fastmrigan.jobs import disk, job, log, translation, watch
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Shard
+from fastmrigan.jobs.run import make_all, pin
 from fastmrigan.jobs.sampling import JobOptions, sampling, synthesise
 from fastmrigan.jobs.shards import read_slices
 from fastmrigan.jobs.stages import Stages, limiting, shares
@@ -152,6 +153,7 @@ def test_status_is_a_whole_document_at_any_moment(write_model, tmp_path, monkeyp
         *("finished", 6400, 6400, 6400),
     )
     assert (last["left_out"], last["flagged"], last["error"]) == (0, 0, None)
+    assert (last["seconds_left"], last["disk_needed"], last["disk_suffices"]) == (0, 0, True)
     assert last["limit"] in last["busy"]
     assert not list(options.out.glob(".status*"))
 
@@ -256,6 +258,31 @@ def test_a_line_that_a_full_disk_cut_short_costs_no_other(tmp_path):
     found, torn = log.read(tmp_path / "log.jsonl")
     assert [line["event"] for line in found] == ["start", "end"]
     assert torn == 1
+
+
+def test_a_shard_is_told_as_soon_as_it_is_on_the_disk(write_model, tmp_path):
+    """Not when the engine has made another: of a slow one, that may be minutes away."""
+    generator, out = load(write_model(), batch=8), tmp_path / "out"
+    out.mkdir()
+    options = JobOptions(out, 64, 7, shard_size=16)
+    made = job.Job(sampling(generator.model, options), options.output, generator)
+    pin(out, "sample", made.pinned)
+    real, told, said = made.make, threading.Event(), []
+
+    def slow(*arguments):
+        for content in real(*arguments):
+            yield content
+            assert told.wait(5), f"shard {content.shard.number} is made, and was not told"
+            told.clear()
+
+    def tell(done: ShardDone) -> None:
+        assert (out / f"shard-{done.shard.number:06}.tar").exists()
+        said.append(done.shard.number)
+        told.set()
+
+    made.make = slow
+    make_all(made, made.plan, tell, lambda: False)
+    assert said == [0, 1, 2, 3]
 
 
 # What cannot be told
@@ -383,6 +410,7 @@ def test_what_shards_take_is_what_du_says(write_model, tmp_path, format):
     synthesise(load(write_model(), batch=8), JobOptions(out, 40, 7, format, 16))
     measured = disk.Measured()
     assert measured.needed(100) is None
+    assert measured.needed(0) == 0
     paths = sorted(out.glob("shard-*"))
     for path, count in zip(paths, (16, 16, 8), strict=True):
         measured.add(out, path.name, count)

@@ -21,7 +21,7 @@ from fastmrigan.jobs.job import Job
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Plan, Shard
 from fastmrigan.jobs.report import page
-from fastmrigan.jobs.report_figures import rates, times_table
+from fastmrigan.jobs.report_figures import rate_told, rates, times_table
 from fastmrigan.jobs.run import run
 from fastmrigan.jobs.sampling import JobOptions, sampling, synthesise
 from fastmrigan.jobs.shards import read_slices
@@ -108,6 +108,14 @@ def test_throughput_is_over_the_time_of_the_runs(tmp_path):
     assert heights @ np.diff(edges) == pytest.approx(100 * 10 + 300 * 20)
     assert heights[0] == pytest.approx(100, rel=0.26)
     assert heights[-1] == pytest.approx(300, rel=0.26)
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [(0.0, "0"), (4.5678, "4.57"), (99.94, "99.9"), (99.96, "100"), (2681.57, "2,682")],
+)
+def test_no_rate_is_a_power_of_ten(rate, text):
+    assert rate_told(rate) == text
 
 
 @pytest.mark.parametrize(
