@@ -22,7 +22,7 @@ from fastmrigan.errors import FastMriganError, Interrupted, ModelRefused, UsageE
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.jobs import quarantine
 from fastmrigan.jobs.job import Job
-from fastmrigan.jobs.run import check_ours
+from fastmrigan.jobs.ours import check_ours
 from fastmrigan.jobs.spec import Engine, JobSpec
 from fastmrigan.jobs.watch import ShardDone
 
