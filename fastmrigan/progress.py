@@ -79,9 +79,11 @@ class Progress:
         return (self.done - self.start) / self.seconds
 
     def _tail(self, seconds_left: float | None) -> str:
-        if seconds_left is None:
-            seconds_left = (self.total - self.done) / self.rate if self.rate > 0 else 0.0
-        text = f"{self.rate:,.1f} {self.unit}/s, {duration(seconds_left)} left"
+        rest = self.total - self.done
+        if seconds_left is None and (self.rate > 0 or rest <= 0):
+            seconds_left = rest / self.rate if rest > 0 else 0.0
+        left = "time left unknown" if seconds_left is None else f"{duration(seconds_left)} left"
+        text = f"{self.rate:,.1f} {self.unit}/s, {left}"
         return f"{text}, {self.note}" if self.note else text
 
     def _open_bar(self) -> None:

@@ -260,7 +260,7 @@ def start(job: Ready, workers: int | None = None, cluster: RayOptions | None = N
         made = Job(job.work, output, generator, gate=job.spec.open_gate(job.model))
         result = run(made, job.spec.part(job.work))
     line, gate = result_line(output.out, result), job.spec.gate
-    print(line if gate is None else f"{line}; {summary(output.out, gate.action)}")
+    print(line if gate is None else f"{line}; {summary(output, job.plan, gate.action)}")
     if result.quarantined:
         print(quarantine_line(output, result.quarantined), file=sys.stderr)
     return tell_rejects(job) or (EXIT_SOME_REJECTED if result.quarantined else EXIT_OK)

@@ -23,8 +23,8 @@ from fastmrigan.errors import FastMriganError, Interrupted, ModelRefused, UsageE
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.jobs.inquest import Inquest, past_help
 from fastmrigan.jobs.job import Job
+from fastmrigan.jobs.ours import check_ours
 from fastmrigan.jobs.plan import Shard
-from fastmrigan.jobs.run import check_ours
 from fastmrigan.jobs.search import Search
 from fastmrigan.jobs.spec import Engine, JobSpec
 from fastmrigan.jobs.watch import ShardDone, Watch

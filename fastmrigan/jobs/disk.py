@@ -29,6 +29,8 @@ class Measured:
 
     def needed(self, slices: int) -> int | None:
         """Bytes that as many more will take; None where no shard was looked at."""
+        if not slices:
+            return 0
         return round(slices * self._bytes / self._slices) if self._slices else None
 
 

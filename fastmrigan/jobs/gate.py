@@ -17,6 +17,7 @@ radiomic features say little of anatomy, so a well-drawn head with a wrong shape
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ from fastmrigan.imaging.dataset import PreparedDataset, read_info
 from fastmrigan.imaging.quantise import to_float
 from fastmrigan.imaging.radiomics import radiomic_row
 from fastmrigan.jobs import receipts
+from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.gate_reference import Reference, check, mismatch
 from fastmrigan.jobs.output import Output
-from fastmrigan.jobs.plan import Content, Slices, Sources
+from fastmrigan.jobs.plan import Content, Shard, Slices, Sources
 from fastmrigan.runtime.model_file import ModelMetadata
 
 ACTIONS = {"drop": "dropped", "flag": "flagged"}
@@ -153,10 +155,14 @@ def _held_against(reference: Reference, x: npt.NDArray[np.float32], copied: bool
     return None
 
 
-def summary(folder: Path, action: str) -> str:
-    """`12 dropped: 9 blank, 3 copies of training slices`, of all that the job has made so far."""
+def summary(output: Output, shards: Iterable[Shard], action: str) -> str:
+    """`12 dropped: 9 blank, 3 copies of training slices`, of those of `shards` that are there,
+    whichever run made them."""
     counts: Counter[str] = Counter()
-    for path in sorted((folder / receipts.FOLDER).glob("*.json")):
+    for shard in shards:
+        path = receipts.path_of(output.out, FORMATS[output.format].name(shard))
+        if not path.exists():
+            continue
         receipt = receipts.read(path)
         found = receipt.left_out if action == "drop" else receipt.flagged
         counts.update(why.partition(":")[0] for why in found.values())

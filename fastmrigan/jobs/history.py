@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Run:
     others: list[Event] = field(default_factory=list)
     end: Event | None = None
     elapsed: float = 0.0  # seconds, at its last line
+    part: range | None = None  # places of the plan it was for; None: the whole
 
     @property
     def state(self) -> str:
@@ -42,6 +44,14 @@ class Run:
         return sum(line["count"] for line in self.shards)
 
     @property
+    def begun(self) -> float | None:
+        """Seconds since 1970; None where its start does not tell."""
+        try:
+            return datetime.fromisoformat(str(self.start["at"])).timestamp()
+        except ValueError:
+            return None
+
+    @property
     def workers(self) -> int:
         """Processes that made slices, at most."""
         changes = [line for line in self.others if line["event"] == "workers"]
@@ -50,7 +60,8 @@ class Run:
 
 @dataclass
 class History:
-    """All runs of a job, the oldest first, and what came of its shards."""
+    """All runs of a job, the oldest first, and what came of its shards. Of jobs that make a part of
+    the plan each, several may run at the same time."""
 
     runs: list[Run] = field(default_factory=list)
     unreadable: int = 0  # lines of the log
@@ -72,19 +83,26 @@ def read(out: Path) -> History:
             found.missing.append(f"{path.name} cannot be read ({error.strerror}).")
             continue
         found.unreadable += unreadable
-        found.runs += runs_of(events)
+        found.runs += runs_of(events, part_of(path.name))
     found.runs.sort(key=lambda run: str(run.start["at"]))
     if not found.runs:
         found.missing.append(f"{log.NAME} tells of no run.")
     return found
 
 
-def runs_of(events: Iterable[Event]) -> list[Run]:
+def part_of(name: str) -> range | None:
+    """Of the log log-<A>-<B>.jsonl, the places A up to B of the plan; of log.jsonl None."""
+    stem, _, extension = log.NAME.partition(".")
+    named = re.fullmatch(rf"{stem}-(\d+)-(\d+)\.{extension}", name)
+    return None if named is None else range(int(named[1]), int(named[2]))
+
+
+def runs_of(events: Iterable[Event], part: range | None = None) -> list[Run]:
     """The runs of one log; lines that lack what their kind has are passed over."""
     runs: list[Run] = []
     for line in events:
         if line["event"] in ("start", "resume"):
-            runs.append(Run(line | {"at": line.get("at", "")}))
+            runs.append(Run(line | {"at": line.get("at", "")}, part=part))
             continue
         if not runs:
             continue
@@ -99,6 +117,44 @@ def runs_of(events: Iterable[Event]) -> list[Run]:
     return runs
 
 
+def unfinished(runs: Iterable[Run]) -> list[Run]:
+    """Of the whole and of each part, the last run, where it has not finished and no run that began
+    later has finished all of that part."""
+    last: dict[range | None, Run] = {}
+    for run in runs:  # the oldest first
+        if run.state == "finished":
+            last = {part: each for part, each in last.items() if not within(part, run.part)}
+        last.pop(run.part, None)  # to the end
+        last[run.part] = run
+    return [run for run in last.values() if run.state != "finished"]
+
+
+def within(part: range | None, other: range | None) -> bool:
+    """Whether all of a part is another's too; None is the whole."""
+    if other is None:
+        return True
+    return part is not None and other.start <= part.start and part.stop <= other.stop
+
+
+def timeline(runs: Iterable[Run]) -> tuple[list[float], float]:
+    """When each run began, in seconds of the time in which any of them was at work, and how long
+    that time was. Of runs at the same time it is counted once; the time between runs is left out.
+
+    runs: the oldest first. One that does not tell when it began follows those before it.
+    """
+    starts: list[float] = []
+    total, behind = 0.0, 0.0  # behind: when its second 0 would have been
+    for run in runs:
+        begun = run.begun
+        if begun is None or begun - behind >= total or not starts:
+            start, behind = total, (behind if begun is None else begun - total)
+        else:
+            start = max(0.0, begun - behind)
+        starts.append(start)
+        total = max(total, start + run.elapsed)
+    return starts, total
+
+
 @dataclass
 class Rejects:
     """Slices that the job left out or flagged."""
@@ -106,23 +162,32 @@ class Rejects:
     left_out: dict[int, str] = field(default_factory=dict)  # index: why
     flagged: dict[int, str] = field(default_factory=dict)
     unlogged: int = 0  # slices of shards that are there and not in the log: a run was killed
+    without_files: set[int] = field(default_factory=set)  # shards that are done and have no slice
 
 
-def rejects(out: Path, history: History) -> Rejects:
-    """From the receipts of those shards alone for which the log has any, or has no line."""
+def rejects(out: Path, history: History, own: Container[int] | None = None) -> Rejects:
+    """From the receipts of those shards alone for which the log has any, or has no line.
+
+    own: numbers of the shards that are asked for; None asks for all.
+    """
     found = Rejects()
     clean = {line["number"]: not (line["left_out"] or line["flagged"]) for line in history.shards}
     for path in sorted((out / receipts.FOLDER).glob("*.json")):
         number = re.search(r"\d+", path.name)
         if number is not None and clean.get(int(number[0]), False):
             continue
-        if not (out / path.name.removesuffix(".json")).exists():
-            continue  # of a shard that is still to be made
+        if number is not None and own is not None and int(number[0]) not in own:
+            continue
+        there = (out / path.name.removesuffix(".json")).exists()
         try:
             receipt = receipts.read(path)
         except (InputRejected, OSError) as error:
             history.missing.append(f"A receipt cannot be read: {error}")
             continue
+        if not there and receipt.files:
+            continue  # of a shard that is still to be made
+        if not there:
+            found.without_files.add(receipt.shard)
         found.left_out |= receipt.left_out
         found.flagged |= receipt.flagged
         if receipt.shard not in clean:

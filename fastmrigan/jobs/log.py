@@ -8,6 +8,9 @@ start, resume  command, version, model_sha256, recipe, contrast, total and done 
 shard          number, first and count (slices), left_out and flagged (how many), worker, seconds
                (from its first engine call to the disk), waits (seconds for each batch of the
                engine), busy (seconds by stage, since the worker's shard before)
+death          a worker that ended before its time: worker, pid, how (its exit status or signal),
+               shards (numbers of those it was at)
+restart        another process in its place: worker, pid
 quarantine     an input that a job gave up: index, why
 workers        workers (processes that make slices from now on)
 error          what ended the run: message

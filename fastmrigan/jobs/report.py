@@ -8,7 +8,7 @@ unreadable is named on the page.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -22,7 +22,13 @@ from fastmrigan.files import write_whole
 from fastmrigan.jobs import contact, history
 from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.history import UNKNOWN, History, Rejects, Run
-from fastmrigan.jobs.report_figures import busy_of, duration_told, throughput, times_table
+from fastmrigan.jobs.report_figures import (
+    busy_of,
+    duration_told,
+    rate_told,
+    throughput,
+    times_table,
+)
 from fastmrigan.jobs.stages import limiting, shares
 from fastmrigan.pages.page import figure, picture, settings_table, soft, table, tiles, whole_page
 
@@ -30,9 +36,9 @@ NAME = "job.html"
 SHOWN = 40  # rows of a table
 INDICES = 8  # slices named for a reason
 ENDS = {
-    "stopped": "The last run was stopped",
-    "failed": "The last run failed",
-    UNKNOWN: "The last run was killed, or is still running",
+    "stopped": "The last run{of} was stopped",
+    "failed": "The last run{of} failed",
+    UNKNOWN: "The last run{of} was killed, or is still running",
 }
 TASKS = {
     "sample": (
@@ -77,7 +83,10 @@ def page(out: Path) -> str:
         soft(f"fastmrigan {start.get('command', '')}, {when(found.runs)}."),
         f'<p class="notice">{fastmrigan.NOTICE.capitalize()}. {whose}</p>',
         tiles(boxes(found, rejects, there, count)),
-        *(f'<p class="warning">{escape(text)}</p>' for text in problems(found)),
+        *(
+            f'<p class="warning">{escape(text)}</p>'
+            for text in problems(found, whole=there + len(rejects.left_out) == count)
+        ),
         "<h2>Throughput</h2>",
         throughput(found.runs),
         times_table(found.shards),
@@ -130,6 +139,7 @@ def slices_there(out: Path, pinned: Mapping[str, Any], found: History, rejects: 
         line["count"]
         for line in found.shards
         if f"{fmt.stem}-{line['number']:06}{fmt.suffix}" in names
+        or line["number"] in rejects.without_files
     )
     return logged + rejects.unlogged - len(rejects.left_out)
 
@@ -143,30 +153,41 @@ def when(runs: list[Run]) -> str:
 
 
 def boxes(found: History, rejects: Rejects, there: int, count: int | None) -> list[tuple[str, str]]:
-    seconds = sum(run.elapsed for run in found.runs)
+    seconds = history.timeline(found.runs)[1]
+    side_by_side = seconds < 0.999 * sum(run.elapsed for run in found.runs)
     made = sum(run.made for run in found.runs)
     of = "slices" if count is None else f"slices there, of {count:,} planned"
     values = [(f"{there:,}", of)]
     if made:
-        values.append((f"{made / max(seconds, 1e-9):,.3g}", "slices/s, over all runs"))
-    values.append((duration_told(seconds), "of work, engine start left out"))
+        values.append((rate_told(made / max(seconds, 1e-9)), "slices/s, over all runs"))
+    once = "; time that runs share counts once" if side_by_side else ""
+    values.append((duration_told(seconds), f"of work, engine start left out{once}"))
     values.append((f"{len(found.runs):,}", "run" if len(found.runs) == 1 else "runs"))
     values.append((f"{len(rejects.left_out):,}", "slices left out"))
     values.append((f"{len(rejects.flagged):,}", "slices flagged"))
     return values
 
 
-def problems(found: History) -> Iterable[str]:
-    """What whoever opens the page must not overlook."""
+def problems(found: History, *, whole: bool) -> Iterable[str]:
+    """What whoever opens the page must not overlook. whole: every slice of the plan is there, or
+    left out, so that other runs have made up for those that did not finish."""
     if not found.runs:
         return
-    last = found.runs[-1]
-    if last.state != "finished":
-        why = "".join(f": {e.get('message')}" for e in last.others if e["event"] == "error")
-        yield f"{ENDS[last.state]}{why}."
+    silent = []
+    for run in history.unfinished(found.runs):
+        if whole and run is not found.runs[-1]:
+            continue
+        why = "".join(f": {e.get('message')}" for e in run.others if e["event"] == "error")
+        if run.part is not None and run.state == UNKNOWN:
+            silent.append(shards_told(run))
+        else:
+            of = "" if run.part is None else f" of shards {shards_told(run)}"
+            yield f"{ENDS[run.state].format(of=of)}{why}."
+    if silent:
+        yield f"Runs that were killed, or are still running: of shards {', '.join(silent)}."
     quarantined = [e for run in found.runs for e in run.others if e["event"] == "quarantine"]
     if quarantined:
-        yield f"Inputs that the job gave up: {len(quarantined):,}; see below."
+        yield f"Inputs that the job gave up: {len(quarantined):,}; quarantine.jsonl names them."
 
 
 def stages_table(runs: list[Run]) -> str:
@@ -230,27 +251,46 @@ def some(indices: list[int]) -> str:
     return ", ".join(f"{index:,}" for index in indices[:INDICES]) + more
 
 
+def shards_told(run: Run) -> str:
+    """A:B, as --shard-range has it."""
+    return "all" if run.part is None else f"{run.part.start}:{run.part.stop}"
+
+
 def runs_table(runs: list[Run]) -> str:
     if not runs:
         return soft("No log tells of a run.")
-    return table(
-        ("run", "begun (UTC)", "end", "slices", "time", "slices/s", "workers"),
-        [
+    parts = any(run.part is not None for run in runs)
+    return (
+        table(
             (
-                str(number),
-                str(run.start["at"])[:19].replace("T", " "),
-                run.state,
-                f"{run.made:,}",
-                duration_told(run.elapsed),
-                f"{run.made / max(run.elapsed, 1e-9):,.3g}",
-                str(run.workers),
-            )
-            for number, run in list(enumerate(runs, 1))[-SHOWN:]
-        ],
-    ) + soft(
-        f"Slices: made or left out by the run. {UNKNOWN.capitalize()}: it has not said that "
-        "it ended; its time is that of its last line in the log."
+                *("run", "begun (UTC)", "end", "slices", "time", "slices/s", "workers"),
+                *(["shards"] if parts else []),
+            ),
+            [
+                (
+                    str(number),
+                    str(run.start["at"])[:19].replace("T", " "),
+                    run.state,
+                    f"{run.made:,}",
+                    duration_told(run.elapsed),
+                    rate_told(run.made / max(run.elapsed, 1e-9)),
+                    str(run.workers),
+                    *([shards_told(run)] if parts else []),
+                )
+                for number, run in list(enumerate(runs, 1))[-SHOWN:]
+            ],
+        )
+        + soft(
+            f"Slices: made or left out by the run. {UNKNOWN.capitalize()}: it has not said that "
+            "it ended; its time is that of its last line in the log."
+        )
+        + earlier(runs)
     )
+
+
+def earlier(rows: Sequence[object]) -> str:
+    """How many rows are not shown."""
+    return soft(f"{len(rows) - SHOWN:,} earlier ones are in the logs.") if rows[SHOWN:] else ""
 
 
 def events(runs: list[Run]) -> list[str]:
@@ -263,7 +303,7 @@ def events(runs: list[Run]) -> list[str]:
         f"{escape(event['event'])}{escape(facts(event))}</li>"
         for number, event in rows[-SHOWN:]
     )
-    return ["<h2>Events</h2>", f"<ul>{items}</ul>"]
+    return ["<h2>Events</h2>", f"<ul>{items}</ul>", earlier(rows)]
 
 
 def facts(event: Mapping[str, Any]) -> str:

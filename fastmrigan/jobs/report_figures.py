@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fastmrigan.jobs.history import Event, Run
+from fastmrigan.jobs.history import Event, Run, timeline
 from fastmrigan.pages.charts import BOTTOM, HEIGHT, TOP, Frame, nice_top
 from fastmrigan.pages.page import figure, soft, table
 from fastmrigan.progress import duration
@@ -30,15 +30,15 @@ def busy_of(runs: Iterable[Run]) -> dict[str, float]:
 
 
 def rates(runs: Sequence[Run]) -> tuple[Values, Values]:
-    """Slices/s [B] in even blocks of the time that the runs took, one after the other; their edges
-    in seconds, [B + 1]."""
-    before, ends, counts = 0.0, [], []
-    for run in runs:
-        ends += [before + line["elapsed"] for line in run.shards]
+    """Slices/s [B], of all runs together, in even blocks of the time in which any was at work;
+    their edges in seconds, [B + 1]."""
+    starts, whole = timeline(runs)
+    ends, counts = [], []
+    for start, run in zip(starts, runs, strict=True):
+        ends += [start + line["elapsed"] for line in run.shards]
         counts += [line["count"] for line in run.shards]
-        before += run.elapsed
     blocks = max(1, min(MOST_BLOCKS, len(ends) // SHARDS_A_BLOCK))
-    edges = np.linspace(0.0, max(before, 1e-9), blocks + 1)
+    edges = np.linspace(0.0, max(whole, 1e-9), blocks + 1)
     made, _ = np.histogram(ends, edges, weights=counts)
     return edges, made / np.diff(edges)
 
@@ -60,7 +60,7 @@ def throughput(runs: Sequence[Run]) -> str:
         f'<polygon class="f0" points="{points}"/>',
         f'<polyline class="s0" points="{points}"/>',
     ]
-    starts = np.cumsum([run.elapsed for run in runs])[:-1]
+    starts = sorted({start for start in timeline(runs)[0] if start > 0})
     for start in starts:
         at = float(frame.px(np.array(start / seconds)))
         drawn.append(
@@ -69,7 +69,7 @@ def throughput(runs: Sequence[Run]) -> str:
         )
     chart = frame.svg(drawn, ["slices/s"], f"{unit} of work", "slices/s")
     caption = f"Slices/s in blocks of {duration_told(float(edges[1]))}, by when a shard was done."
-    if len(starts):
+    if starts:
         caption += " A dashed line is the start of another run; the time between runs is left out."
     return figure(chart, caption)
 
@@ -97,8 +97,13 @@ def times_table(shards: Iterable[Event]) -> str:
 
 
 def time_told(ms: float) -> str:
-    """In three figures: 12.3 ms, 4.56 s."""
-    return f"{ms:.3g} ms" if ms < 999.5 else f"{ms / 1000:,.3g} s"
+    """In three figures: 12.3 ms, 4.56 s; all of them of more: 2,680 s."""
+    return f"{ms:.3g} ms" if ms < 999.5 else f"{rate_told(ms / 1000)} s"
+
+
+def rate_told(value: float) -> str:
+    """In three figures: 4.56, 12.3; all of them before the point of more: 2,682."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
 
 
 def duration_told(seconds: float) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import secrets
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,7 @@ from fastmrigan.jobs import quarantine, receipts
 from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.job import Job
 from fastmrigan.jobs.locks import only_writer
+from fastmrigan.jobs.ours import check_ours, differing, taken_away
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Content, Shard
 from fastmrigan.jobs.shards import remove
@@ -101,60 +103,38 @@ def make_all(
     told: Callable[[ShardDone], None],
     stopped: Callable[[], bool],
 ) -> None:
-    """Makes shards, taken as they are needed, and puts each on the disk for good before it is
-    `told`.
+    """Makes shards, taken as they are needed, and puts each on the disk for good; then it is
+    `told`, at once and in the thread that writes.
 
     Ends early once `stopped`, with every finished shard kept. Raises what the engine raises,
     OSError as the disk does, DiskFull, and UsageError where the folder was taken away.
     """
-    waiting: deque[Future[ShardDone]] = deque()
+    waiting: deque[Future[None]] = deque()
+    refused = threading.Event()  # by the disk; what follows is not tried
+
+    def put(content: Content) -> None:
+        if refused.is_set():
+            return
+        try:
+            told(_commit(job, content))  # of a slow engine, the next shard may be minutes away
+        except (OSError, DiskFull):
+            refused.set()
+            raise
 
     def settle(leave: int) -> None:
         while len(waiting) > leave:
-            told(waiting[0].result())
-            waiting.popleft()
+            waiting.popleft().result()
 
     with ThreadPoolExecutor(1, "shard-writer") as writer:
-        try:
-            for content in job.make(shards, stopped):
-                waiting.append(writer.submit(_commit, job, content))
-                settle(SHARDS_WAITING)
-            settle(0)
-        except (OSError, DiskFull):
-            for written in waiting:
-                written.cancel()
-            raise
+        for content in job.make(shards, stopped):
+            waiting.append(writer.submit(put, content))
+            settle(SHARDS_WAITING)
+        settle(0)
 
 
 def _commit(job: Job, content: Content) -> ShardDone:
     check_ours(job.output.out, job.pinned)
     return job.commit(content)
-
-
-def check_ours(out: Path, pinned: dict[str, Any]) -> None:
-    """Raises UsageError where the folder was taken away since, or another job began in its place.
-
-    The lock does not tell: it goes with the folder that is gone.
-    """
-    try:
-        known = json.loads((out / "run.json").read_text())
-        ours = not differing(known, pinned, known | pinned)
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError):
-        ours = False
-    if not ours:
-        raise UsageError(taken_away(out))
-
-
-def differing(known: dict[str, Any], pinned: dict[str, Any], keys: Iterable[str]) -> list[str]:
-    """Which of the names in run.json two jobs pin differently."""
-    return [key for key in keys if known.get(key) != pinned.get(key)]
-
-
-def taken_away(out: Path) -> str:
-    return (
-        f"{out}: was removed, moved or replaced while this job ran; what it had made is not there "
-        "any more, and nothing else is written: run the same command to make all of it"
-    )
 
 
 def pin(out: Path, task: str, pinned: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ class Status:
     flagged: int
     rate: float  # slices/s of this run
     seconds: float  # of this run
-    seconds_left: float | None  # at this rate; null until a shard is done
+    seconds_left: float | None  # at this rate; null until the run has made a shard
     disk_left: int | None  # bytes free where the slices go; null where that cannot be told
     disk_needed: int | None  # bytes for the rest, at those a slice took so far; null until known
     disk_suffices: bool | None

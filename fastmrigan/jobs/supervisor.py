@@ -134,6 +134,7 @@ class Supervisor:
         self.report: Ready | None = None  # the first worker's
         self.failure: BaseException | None = None  # that a worker raised, or is to blame for
         self.watch: Watch | None = None  # while shards are made
+        self.untold: list[tuple[str, dict[str, object]]] = []  # events before that
         self.left: set[Shard] = set()
         self.todo: deque[Shard] = deque()  # given to nobody
         self.stillborn: Counter[int] = Counter()  # deaths of a worker since it was last ready
@@ -168,9 +169,11 @@ class Supervisor:
     def make(self, todo: Sequence[Shard], watch: Watch) -> None:
         """Has shards made, and tells of each once it is on the disk for good."""
         self.todo, self.left, self.watch = deque(todo), set(todo), watch
+        for event, facts in self.untold:
+            watch.event(event, **facts)
         lacking = set(range(self.size)) - {worker.number for worker in self.workers}
         for number in sorted(lacking) if todo else ():
-            self._start(number)  # it died while there was nothing to make yet
+            self._restart(number)  # it died while there was nothing to make yet
         for worker in self.workers:
             self._feed(worker)
         while self.left:
@@ -283,6 +286,18 @@ class Supervisor:
         device = self.devices[number % len(self.devices)] if self.devices else None
         self.workers.append(Worker(number, self.spec, device))
 
+    def _restart(self, number: int) -> None:
+        """Puts another process in the place of a worker that died."""
+        self._start(number)
+        self._event("restart", worker=number, pid=self.workers[-1].process.pid)
+
+    def _event(self, event: str, **facts: object) -> None:
+        """Has it told in the log, which opens with the first engine."""
+        if self.watch is None:
+            self.untold.append((event, facts))
+        else:
+            self.watch.event(event, **facts)
+
     def _bury(self, worker: Worker) -> int:
         """Takes leave of a worker that has ended: the status it ended with."""
         self.workers.remove(worker)
@@ -306,6 +321,10 @@ class Supervisor:
         how = manner_of_death(status)
         if self.failure is not None:  # of which it told before
             return
+        at = [worker.search.shard] if worker.search is not None else worker.begun
+        numbers = [shard.number for shard in at]
+        pid = worker.process.pid
+        self._event("death", worker=worker.number, pid=pid, how=how, shards=numbers)
         if not worker.ready:
             self.stillborn[worker.number] += 1
             if self.stillborn[worker.number] == STILLBORN:
@@ -337,7 +356,7 @@ class Supervisor:
             self.failure = error
             return
         if self.todo or inquest.suspects or inquest.searches or self.report is None:
-            self._start(worker.number)
+            self._restart(worker.number)
         for other in self.workers:
             self._feed(other)
 
@@ -347,6 +366,5 @@ class Supervisor:
         if index is not None:
             reason = self.inquest.skipped[index]
             self.in_vain = 0
-            if self.watch is not None:
-                self.watch.event("quarantine", index=index, why=reason)
+            self._event("quarantine", index=index, why=reason)
             print(f"input {index:,} is quarantined: it {reason}", file=sys.stderr)

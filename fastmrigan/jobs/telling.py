@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastmrigan.errors import DiskFull, FastMriganError
 from fastmrigan.files import is_full
+from fastmrigan.jobs.ours import TakenAway
 
 
 class Telling:
@@ -20,16 +21,23 @@ class Telling:
         """Calls `tell`, which is to write `path`; False where something stood against it."""
         try:
             tell()
+        except TakenAway as error:  # the slices are gone with the folder
+            self._once(str(error), f"warning: {error}")
+            return False
         except Exception as error:  # a mistake of ours in the telling is no reason to stop either
             reason = reason_of(error)
-            if reason not in self._said:
-                self._said.add(reason)
-                self._say(
-                    f"warning: {path}: {reason}; the slices are not affected, but what the job "
-                    "tells of itself may lack something"
-                )
+            self._once(
+                reason,
+                f"warning: {path}: {reason}; the slices are not affected, but what the job tells "
+                "of itself may lack something",
+            )
             return False
         return True
+
+    def _once(self, reason: str, line: str) -> None:
+        if reason not in self._said:
+            self._said.add(reason)
+            self._say(line)
 
 
 def reason_of(error: Exception) -> str:

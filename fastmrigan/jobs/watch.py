@@ -3,6 +3,7 @@
 status.json and log.jsonl while it runs, contact_sheet.png and job.html at its end. None of them
 decides how the job ends: what cannot be told (a full disk, a folder that nobody may write to) is
 said once on stderr, with the reason, and the job goes on; the error that ends a job stays its own.
+Where the folder was taken away meanwhile, or is another job's, nothing is written there.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastmrigan import __version__
 from fastmrigan.errors import Interrupted
@@ -23,6 +24,7 @@ from fastmrigan.files import TMP
 from fastmrigan.imaging.contact_sheet import write_png
 from fastmrigan.jobs import contact, disk, history, log, report, status
 from fastmrigan.jobs.formats import FORMATS
+from fastmrigan.jobs.ours import check_ours, pinned_in
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Content, Shard
 from fastmrigan.jobs.stages import Stages, limiting, shares
@@ -62,13 +64,13 @@ class ShardDone:
 
 
 class Watch:
-    """Tells of a job; use it in a `with` statement, by the one process that leads the job.
+    """Tells of a job; use it in a `with` statement, by the one process that leads the job, once
+    run.json is there.
 
     start: slices of the plan that are on the disk already, or left out. workers: processes that
-    make slices, until `staffed` says otherwise.
-    Where several lead parts of one job at the same time, on a range of its shards
-    each: `part` names the range, in status-<part>.json and log-<part>.jsonl, and `total` is its
-    slices, `start` those of it.
+    make slices, until `staffed` says otherwise. Where several lead parts of one job at the same
+    time, on a range of its shards each: `part` names the range, A-B of the places A up to B of the
+    plan, in status-<part>.json and log-<part>.jsonl, and `total` is its slices, `start` those of it.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Watch:
         self._manned = self._manned_until = 0.0  # worker-seconds, up to when their number changed
         self._total = work.count if total is None else total
         self._progress = Progress(work.command, self._total, "slices", start=start)
+        self._part = part
         self._status_path = named(output.out, status.NAME, part)
         self._log_path = named(output.out, log.NAME, part)
         self._telling = Telling(self._progress.say)
@@ -101,7 +104,10 @@ class Watch:
     def __enter__(self) -> Watch:
         self._progress.__enter__()
         self._started = log.now()
-        self._telling.attempt(self._log_path, self._open_log)
+        self._pinned: dict[str, Any] = {}  # none, where it is gone already: then nobody's is ours
+        with contextlib.suppress(OSError, ValueError):
+            self._pinned = pinned_in(self._output.out)
+        self._tell_in_folder(self._log_path, self._open_log)
         work, done = self._work, self._progress.start
         self.event(
             "resume" if done else "start",
@@ -192,8 +198,8 @@ class Watch:
         ended = self._write_status(state, message)
         out = self._output.out
         if error is None:  # who stops a job does not want to wait for pictures
-            self._telling.attempt(out / contact.NAME, self._write_sheet)
-        told = self._telling.attempt(out / report.NAME, lambda: report.write(out))
+            self._tell_in_folder(out / contact.NAME, self._write_sheet)
+        told = self._tell_in_folder(out / report.NAME, lambda: report.write(out))
         if ended.busy:
             self._progress.say(f"{self._work.command}: {status.what_limits(ended)}")
         if told:
@@ -204,8 +210,15 @@ class Watch:
         for leftover in out.glob(f".{self._status_path.name}.*{TMP}"):  # of a run that was killed
             leftover.unlink()
         self._log = log.JobLog(self._log_path)
-        earlier = history.rejects(out, history.read(out))
+        earlier = history.rejects(out, history.read(out), self._own())
         self._left_out, self._flagged = len(earlier.left_out), len(earlier.flagged)
+
+    def _own(self) -> Collection[int] | None:
+        """Numbers of the shards of its part; None where that is the whole."""
+        if not self._part:
+            return None
+        first, behind = map(int, self._part.split("-"))
+        return {shard.number for shard in self._work.plan(self._output)[first:behind]}
 
     def _tell(self) -> None:
         while not self._ended.wait(EVERY):
@@ -246,7 +259,7 @@ class Watch:
             flagged=flagged,
             rate=round(made / seconds, 3),
             seconds=round(seconds, 3),
-            seconds_left=round(rest * seconds / made, 1) if made else None,
+            seconds_left=round(rest * seconds / max(made, 1), 1) if made or not rest else None,
             disk_left=disk_left,
             disk_needed=needed,
             disk_suffices=None if needed is None or disk_left is None else needed <= disk_left,
@@ -262,8 +275,17 @@ class Watch:
 
     def _write_status(self, state: str, error: str | None = None) -> status.Status:
         now = self._status(state, error)
-        self._telling.attempt(self._status_path, lambda: now.write(self._status_path))
+        self._tell_in_folder(self._status_path, lambda: now.write(self._status_path))
         return now
+
+    def _tell_in_folder(self, path: Path, tell: Callable[[], None]) -> bool:
+        """Has `path` written, but not into a folder that is not the job's any more."""
+
+        def where_ours() -> None:
+            check_ours(self._output.out, self._pinned)
+            tell()
+
+        return self._telling.attempt(path, where_ours)
 
     def _write_sheet(self) -> None:
         output = self._output

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -71,11 +72,16 @@ def taken(channel: Connection) -> Any:
 
 def serve(job: Job, channel: Connection, stopped: Callable[[], bool]) -> None:
     """Does what it is sent until it is `stopped`; raises Gone where nothing more comes."""
+    saying = threading.Lock()  # one thread begins shards, another puts them on the disk
+
+    def say(message: object) -> None:
+        with saying:
+            channel.send(message)
 
     def shards(order: Make | None) -> Iterator[Shard]:
         while order is not None and not stopped():
             job.skipped.update(order.skipped)
-            channel.send(Begun(order.shard))
+            say(Begun(order.shard))
             yield order.shard
             try:
                 order = taken(channel)
@@ -86,11 +92,11 @@ def serve(job: Job, channel: Connection, stopped: Callable[[], bool]) -> None:
         order = taken(channel)
         if isinstance(order, Make):
             job.skipped = {}
-            make_all(job, shards(order), channel.send, stopped)
+            make_all(job, shards(order), say, stopped)
         elif isinstance(order, Try):
             job.skipped = dict(order.skipped)
             for _ in job.make([order.piece], stopped):
-                channel.send(Survived())
+                say(Survived())
 
 
 if __name__ == "__main__":

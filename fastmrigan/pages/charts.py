@@ -85,10 +85,11 @@ class Frame:
         parts = []
         for y in np.linspace(self.y0, self.y1, 5):
             height = float(self.py(y))
+            value = f"{y:.3g}" if abs(y) < 1000 else f"{y:,.0f}"
             parts.append(
                 f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" '
                 f'y1="{height:.1f}" y2="{height:.1f}"/>'
-                f'<text x="{LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{y:.3g}</text>'
+                f'<text x="{LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{value}</text>'
             )
         for x in round_ticks(self.x0, self.x1):
             at = float(self.px(x))

@@ -216,6 +216,10 @@ def test_what_is_flagged_is_there(model, world, tmp_path):
         assert ours | {"flagged": {}} == theirs
 
 
+def told(out: Path, shards: slice = slice(None)) -> str:
+    return summary(Output(out, shard_size=SHARD), list(Plan(COUNT, SHARD))[shards], "drop")
+
+
 def test_what_is_said(model, world, tmp_path):
     out = make(model, tmp_path / "out", GateOptions("drop", world.path))
     pinned = json.loads((out / "run.json").read_text())
@@ -232,7 +236,7 @@ def test_what_is_said(model, world, tmp_path):
         else:
             assert why == "saturated: 70% of it white, above 50%"
     counts = Counter(refused().values())
-    assert summary(out, "drop") == (
+    assert told(out) == (
         f"{len(refused())} dropped: {counts['blank']} blank, {counts['saturated']} saturated, "
         f"{counts['outlier']} outliers, {counts['copy']} copies of training slices"
     )
@@ -608,11 +612,25 @@ def test_the_command_line(model, world, tmp_path, fastmrigan):
     assert "--gate-reference: says nothing without --gate" in alone.stderr
     done = fastmrigan(*command, "--gate", "drop", "--gate-reference", world.path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith(f"; {summary(out, 'drop')}")
+    assert done.stdout.strip().endswith(f"; {told(out)}")
     assert "warning" not in done.stderr
     again = fastmrigan(*command, "--gate", "drop", "--gate-reference", world.path)
     assert "0 made now" in again.stdout
-    assert again.stdout.strip().endswith(f"; {summary(out, 'drop')}")
+    assert again.stdout.strip().endswith(f"; {told(out)}")
+
+
+def test_the_summary_of_a_range_is_its_own(model, tmp_path, fastmrigan):
+    out = tmp_path / "out"
+    command = ["synth", model, "--out", out, "--count", COUNT, "--seed", 7, "--shard-size", SHARD]
+    gone = [i for i, kind in refused().items() if kind in ("blank", "saturated")]
+    for first, behind in ((0, 1), (2, 4), (1, 2), (2, 4)):
+        done = fastmrigan(*command, "--gate", "drop", "--shard-range", f"{first}:{behind}")
+        assert done.returncode == 0, done.stderr
+        own = [i for i in gone if first * SHARD <= i < behind * SHARD]
+        assert 0 < len(own) < len(gone)
+        line = done.stdout.strip().splitlines()[-1]
+        assert f"; {len(own)} dropped: " in line
+        assert line.endswith(f"; {told(out, slice(first, behind))}")
 
 
 @pytest.mark.parametrize("finished", [True, False])

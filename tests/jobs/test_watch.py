@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from fastmrigan.imaging.walker import walk
 from fastmrigan.jobs import disk, job, log, translation, watch
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Shard
+from fastmrigan.jobs.run import make_all, pin
 from fastmrigan.jobs.sampling import JobOptions, sampling, synthesise
 from fastmrigan.jobs.shards import read_slices
 from fastmrigan.jobs.stages import Stages, limiting, shares
@@ -43,6 +45,12 @@ def digests(out: Path) -> dict[str, str]:
         for p in files
         if p.is_file()
     }
+
+
+def pinned(out: Path) -> Path:
+    """A folder of which a job has taken hold."""
+    (out / "run.json").write_text('{"count": 64, "seed": 7}')
+    return out
 
 
 def status_of(out: Path) -> dict[str, object]:
@@ -145,6 +153,7 @@ def test_status_is_a_whole_document_at_any_moment(write_model, tmp_path, monkeyp
         *("finished", 6400, 6400, 6400),
     )
     assert (last["left_out"], last["flagged"], last["error"]) == (0, 0, None)
+    assert (last["seconds_left"], last["disk_needed"], last["disk_suffices"]) == (0, 0, True)
     assert last["limit"] in last["busy"]
     assert not list(options.out.glob(".status*"))
 
@@ -251,6 +260,31 @@ def test_a_line_that_a_full_disk_cut_short_costs_no_other(tmp_path):
     assert torn == 1
 
 
+def test_a_shard_is_told_as_soon_as_it_is_on_the_disk(write_model, tmp_path):
+    """Not when the engine has made another: of a slow one, that may be minutes away."""
+    generator, out = load(write_model(), batch=8), tmp_path / "out"
+    out.mkdir()
+    options = JobOptions(out, 64, 7, shard_size=16)
+    made = job.Job(sampling(generator.model, options), options.output, generator)
+    pin(out, "sample", made.pinned)
+    real, told, said = made.make, threading.Event(), []
+
+    def slow(*arguments):
+        for content in real(*arguments):
+            yield content
+            assert told.wait(5), f"shard {content.shard.number} is made, and was not told"
+            told.clear()
+
+    def tell(done: ShardDone) -> None:
+        assert (out / f"shard-{done.shard.number:06}.tar").exists()
+        said.append(done.shard.number)
+        told.set()
+
+    made.make = slow
+    make_all(made, made.plan, tell, lambda: False)
+    assert said == [0, 1, 2, 3]
+
+
 # What cannot be told
 
 
@@ -310,6 +344,63 @@ def test_no_reader_takes_the_files_for_slices(write_model, tmp_path, format):
     assert all(name.startswith("shard-") for name, _ in [*found.files, *found.archives])
 
 
+def removed(out: Path) -> None:
+    shutil.rmtree(out)
+
+
+def emptied(out: Path) -> None:
+    shutil.rmtree(out)
+    out.mkdir()
+
+
+def moved(out: Path) -> None:
+    out.rename(out.with_name("elsewhere"))
+
+
+def replaced(out: Path) -> None:
+    emptied(out)
+    (out / "run.json").write_text('{"count": 64, "seed": 8}')
+    (out / "status.json").write_text("of another job")
+
+
+@pytest.mark.parametrize("taken", [removed, emptied, moved, replaced])
+@pytest.mark.parametrize("part", ["", "0-4"])
+def test_nothing_is_told_in_a_folder_that_is_not_ours(
+    write_model, tmp_path, monkeypatch, capsys, taken, part
+):
+    monkeypatch.setattr(watch, "EVERY", 3600)  # the test says when
+    generator, out = load(write_model(), batch=8), tmp_path / "out"
+    out.mkdir()
+    work = sampling(generator.model, JobOptions(out, 64, shard_size=16))
+    with Watch(work, Output(pinned(out), shard_size=16), 0, part=part) as watching:
+        watching.shard_done(ShardDone(Shard(0, 0, 16), {}, {}, {"engine": 1.0}))
+        watching._write_status("running")
+        taken(out)
+        before = {path.name: path.read_bytes() for path in out.glob("*")}
+        watching.shard_done(ShardDone(Shard(1, 16, 16), {}, {}, {"engine": 2.0}))
+        watching._write_status("running")
+    assert {path.name: path.read_bytes() for path in out.glob("*")} == before
+    assert out.exists() == (taken in (emptied, replaced))
+    said = capsys.readouterr().err
+    assert said.count("was removed, moved or replaced while this job ran") == 1
+    assert "warning: " in said
+    assert "job.html" not in said
+
+
+def test_a_folder_that_comes_back_is_told_in_again(write_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "EVERY", 0.001)
+    generator, out = load(write_model(), batch=8), tmp_path / "out"
+    out.mkdir()
+    work = sampling(generator.model, JobOptions(out, 16, shard_size=16))
+    with Watch(work, Output(pinned(out), shard_size=16), 0) as watching:
+        moved(out)
+        time.sleep(0.05)
+        (tmp_path / "elsewhere").rename(out)
+        watching.shard_done(ShardDone(Shard(0, 0, 16), {}, {}, {"engine": 1.0}))
+    assert status_of(out)["state"] == "finished"
+    assert (out / "job.html").exists()
+
+
 # The disk
 
 
@@ -319,6 +410,7 @@ def test_what_shards_take_is_what_du_says(write_model, tmp_path, format):
     synthesise(load(write_model(), batch=8), JobOptions(out, 40, 7, format, 16))
     measured = disk.Measured()
     assert measured.needed(100) is None
+    assert measured.needed(0) == 0
     paths = sorted(out.glob("shard-*"))
     for path, count in zip(paths, (16, 16, 8), strict=True):
         measured.add(out, path.name, count)
@@ -386,7 +478,7 @@ def test_the_note_behind_the_progress(change, text):
 def test_several_workers_are_one_job(write_model, tmp_path):
     generator = load(write_model(), batch=8)
     work = sampling(generator.model, JobOptions(tmp_path, 64, shard_size=16))
-    with Watch(work, Output(tmp_path, shard_size=16), 0, workers=2) as watching:
+    with Watch(work, Output(pinned(tmp_path), shard_size=16), 0, workers=2) as watching:
         for number, worker, engine in ((0, 0, 1.0), (1, 1, 2.0), (2, 0, 3.0), (3, 1, 2.5)):
             shard = Shard(number, 16 * number, 16)
             busy = {"engine": engine, "write": 0.1}
@@ -401,7 +493,8 @@ def test_parts_of_a_job_have_files_of_their_own(write_model, tmp_path):
     generator = load(write_model(), batch=8)
     work = sampling(generator.model, JobOptions(tmp_path, 64, shard_size=16))
     for part, numbers in (("0-2", (0, 1)), ("2-4", (2, 3))):
-        with Watch(work, Output(tmp_path, shard_size=16), 0, total=32, part=part) as watching:
+        output = Output(pinned(tmp_path), shard_size=16)
+        with Watch(work, output, 0, total=32, part=part) as watching:
             for number in numbers:
                 shard = Shard(number, 16 * number, 16)
                 (tmp_path / f"shard-{number:06}.tar").touch()

@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import CHROMIUM, laid_out
+from job_page import rows_of, text_of
 from PIL import Image
 
 from fastmrigan.jobs import contact, history
@@ -21,26 +21,13 @@ from fastmrigan.jobs.job import Job
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Plan, Shard
 from fastmrigan.jobs.report import page
-from fastmrigan.jobs.report_figures import rates, times_table
+from fastmrigan.jobs.report_figures import rate_told, rates, times_table
 from fastmrigan.jobs.run import run
 from fastmrigan.jobs.sampling import JobOptions, sampling, synthesise
 from fastmrigan.jobs.shards import read_slices
 from fastmrigan.runtime import load
 
 WHY = {3: "blank: 99.5 % black", 40: "blank: 98 % black", 41: "<script>alert(1)</script>"}
-
-
-def text_of(html: str) -> str:
-    """What a reader sees, in one line."""
-    body = re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
-
-
-def rows_of(html: str, heading: str) -> list[list[str]]:
-    """The cells of the first table behind a heading."""
-    table = html[html.index(f">{heading}<") :].split("<tbody>")[1].split("</tbody>")[0]
-    cells = (re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.split("</tr>")[:-1])
-    return [[unescape(cell).replace("\xa0", " ") for cell in row] for row in cells]
 
 
 def test_a_job_that_was_killed_is_told_whole(write_model, tmp_path, fastmrigan):
@@ -121,6 +108,14 @@ def test_throughput_is_over_the_time_of_the_runs(tmp_path):
     assert heights @ np.diff(edges) == pytest.approx(100 * 10 + 300 * 20)
     assert heights[0] == pytest.approx(100, rel=0.26)
     assert heights[-1] == pytest.approx(300, rel=0.26)
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [(0.0, "0"), (4.5678, "4.57"), (99.94, "99.9"), (99.96, "100"), (2681.57, "2,682")],
+)
+def test_no_rate_is_a_power_of_ten(rate, text):
+    assert rate_told(rate) == text
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from fastmrigan.errors import DiskFull, InputRejected, MissingDependency, ModelR
 from fastmrigan.imaging.dataset import PreparedDataset
 from fastmrigan.imaging.options import PrepareOptions
 from fastmrigan.imaging.prepare import prepare
-from fastmrigan.jobs import process, quarantine, receipts, supervisor
+from fastmrigan.jobs import log, process, quarantine, receipts, supervisor
 from fastmrigan.jobs.messages import Failed
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Shard
@@ -126,6 +126,11 @@ def digests(out: Path) -> dict[str, str]:
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(files)
     }
+
+
+def events(out: Path, *kinds: str) -> list[dict[str, object]]:
+    """What the log tells of these kinds."""
+    return [line for line in log.read(out / log.NAME)[0] if line["event"] in kinds]
 
 
 def indices(out: Path) -> list[int]:
@@ -246,6 +251,23 @@ def test_a_worker_that_dies_is_replaced(sampled, fault, tmp_path, workers, capsy
     assert digests(spec.output.out) == digests(whole.output.out)
     assert not list(spec.output.out.rglob("*.tmp"))
     assert " ended (SIGABRT); what it had is made again" in capsys.readouterr().err
+    death, restart = events(spec.output.out, "death", "restart")
+    assert (death["event"], restart["event"]) == ("death", "restart")
+    assert death["how"] == "SIGABRT"
+    assert 0 <= death["worker"] == restart["worker"] < workers
+    assert death["pid"] != restart["pid"]
+    assert death["shards"]
+    assert set(death["shards"]) <= set(range(7))
+    assert f"death, worker {death['worker']}, " in (spec.output.out / "job.html").read_text()
+
+
+def test_a_worker_that_dies_before_its_engine_is_open_is_told(sampled, fault, tmp_path):
+    fault("unready", tmp_path / "died")
+    spec = sampled("out")
+    assert supervise(spec, 1).made == 100
+    death, restart = events(spec.output.out, "death", "restart")
+    assert (death["worker"], death["how"], death["shards"]) == (0, "SIGABRT", [])
+    assert (restart["event"], restart["worker"]) == ("restart", 0)
 
 
 @pytest.mark.parametrize(
@@ -275,6 +297,12 @@ def test_a_poisoned_input_is_quarantined_and_the_rest_is_made(
         {"index": i, "source": records[i].source, "reason": reason} for i in poisoned
     ]
     assert receipts.left_out(out) == dict.fromkeys(poisoned, reason)
+    told = events(out, "quarantine")
+    assert sorted((line["index"], line["why"]) for line in told) == [(i, reason) for i in poisoned]
+    deaths = events(out, "death")
+    assert {line["how"] for line in deaths} == {"SIGABRT"}
+    assert {number for line in deaths for number in line["shards"]} >= {i // 8 for i in poisoned}
+    assert len(events(out, "restart")) == len(deaths)
     before = digests(out)
     touched = {f"shard-{i // 8:06}.tar" for i in poisoned}
     assert {name for name in before if name.endswith(".tar")} >= touched

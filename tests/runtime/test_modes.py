@@ -400,3 +400,7 @@ def test_what_was_given_out_stays(sampler, translator, backend, mode):
     again = translating.translate(first)  # what came out goes in
     np.testing.assert_array_equal(first, translating.translate(copies[0]))
     np.testing.assert_array_equal(again, translating.translate(first.copy()))
+    read_only = copies[0].copy()
+    read_only.flags.writeable = False
+    for slices in (read_only, np.repeat(copies[0], 2, axis=2)[:, :, ::2]):  # of no array of its own
+        np.testing.assert_array_equal(first, translating.translate(slices))

@@ -6,7 +6,8 @@ FAULT is none; poison SET:INDICES (any engine call with one of these inputs of a
 ends the process); latents FIRST (so does that of slice FIRST); isa NAME (worker 1 has another
 instruction set); full SHARD (no space is left for it); start NUMBER (that worker dies before it is
 ready); harmed SET:INDEX (the engine refuses this input); once FILE (the first worker to find no
-such file makes it and dies in a shard); slow SECONDS (so long does a shard take to be written).
+such file makes it and dies in a shard); unready FILE (likewise, before it is ready);
+slow SECONDS (so long does a shard take to be written).
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ def inputs(of: str) -> list[np.ndarray]:
 
 
 if fault == "start" and number == int(argument):
+    die()
+if fault == "unready" and not Path(argument).exists():
+    Path(argument).touch()
     die()
 if fault in ("poison", "harmed"):
     bad = inputs(argument)
