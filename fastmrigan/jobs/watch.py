@@ -70,7 +70,7 @@ class Watch:
     start: slices of the plan that are on the disk already, or left out. workers: processes that
     make slices, until `staffed` says otherwise. Where several lead parts of one job at the same
     time, on a range of its shards each: `part` names the range, A-B of the places A up to B of the
-    plan, in status-<part>.json and log-<part>.jsonl, and `total` is its slices, `start` those of it.
+    plan, in status-<part>.json and log-<part>.jsonl; `total` is its slices, `start` those of it.
     """
 
     def __init__(
