@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from timing import write_json
 
+from fastmrigan.runtime.engine_file import read_model
 from fastmrigan.runtime.machine import machine
 
 PEAK_MB, GROWTH = 700, 1.05
@@ -98,19 +99,14 @@ def disk_rate(folder: Path, shard_bytes: int, shards: int = 40) -> float:
 def in_child(side: str, options: argparse.Namespace, folder: Path, count: int) -> dict[str, float]:
     settings = ("--count", count, "--batch", options.batch, "--mode", options.mode)
     command = [sys.executable, __file__, options.model, "--side", side, "--folder", folder]
-    done = subprocess.run(
-        [*map(str, [*command, *settings])],
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
+    done = subprocess.run([*map(str, [*command, *settings])], capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{side}: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def prepare_set(options: argparse.Namespace, folder: Path) -> None:
     """`count` slices of the phantom as a prepared dataset of the model's size."""
-    from fastmrigan.runtime.engine_file import read_model
-
     metadata = read_model(options.model).metadata
     if metadata.task == "sample":
         return
@@ -187,9 +183,12 @@ def main() -> int:
         side = engine_side if options.side == "engine" else job_side
         print(json.dumps(side(options, options.folder)))
         return 0
+    if options.memory and read_model(options.model).metadata.task != "sample":
+        parser.error(f"--memory: {options.model} translates; take a model that samples")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         found = (memory if options.memory else compare)(options, Path(folder))
-    settings = {key: getattr(options, key) for key in ("count", "batch", "mode", "bar")}
+    keys = ("batch", "mode") if options.memory else ("count", "batch", "mode", "bar")
+    settings = {key: getattr(options, key) for key in keys}
     model = Path(options.model).name
     write_json(options.json, {"machine": machine(), "model": model, **settings, **found})
     return 0 if found["held"] else 6

@@ -19,7 +19,7 @@ from fastmrigan.errors import MissingDependency
 from fastmrigan.files import sync_folder, write_synced
 from fastmrigan.jobs.formats_dicom import dicom_files
 from fastmrigan.jobs.formats_nifti import series_volume
-from fastmrigan.jobs.plan import Content, Origin, Shard, Slices
+from fastmrigan.jobs.plan import Content, Origin, Part, Parts, Shard, Slices
 
 # sha256 of each file that a shard consists of, under what follows the shard's name: "" of a file,
 # /NAME of one in a folder
@@ -27,27 +27,26 @@ Digests = dict[str, str]
 LARGE, BLOCK, AHEAD = 1 << 16, 1 << 20, 1 << 23  # bytes
 
 
-def tar_parts(
-    files: Iterable[tuple[int, bytes]], extension: str, origin: Origin
-) -> Iterator[bytes]:
+def tar_parts(files: Iterable[tuple[int, Parts]], extension: str, origin: Origin) -> Iterator[Part]:
     """The bytes, in pieces, of a WebDataset-compatible tar: <index>.json and <index><extension>.
 
-    files: (index, content) of each slice. The bytes depend on the arguments alone (zero mtimes, no
-    owner).
+    files: (index, content in parts) of each slice. The bytes depend on the arguments alone (zero
+    mtimes, no owner).
     """
     encode = json.JSONEncoder(sort_keys=True).encode
     for index, content in files:
         note = encode(origin.record(index)).encode()
         yield from _member(f"{index:09}.json", note)
-        yield from _member(f"{index:09}{extension}", content)
+        yield from _member(f"{index:09}{extension}", *content)
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
-def _member(name: str, content: bytes) -> tuple[bytes, bytes, bytes]:
-    before, after, total = _member_header(len(content))
+def _member(name: str, *content: Part) -> tuple[Part, ...]:
+    size = sum(map(len, content))
+    before, after, total = _member_header(size)
     named = name.encode("ascii")
     header = b"%s%s%06o%s" % (named.ljust(100, b"\0"), before, total + sum(named), after)
-    return header, content, bytes(-len(content) % tarfile.BLOCKSIZE)
+    return header, *content, bytes(-size % tarfile.BLOCKSIZE)
 
 
 @functools.lru_cache(maxsize=64)
@@ -77,7 +76,7 @@ def _npy_header(slices: Slices) -> bytes:
     return empty.getvalue()
 
 
-def _write_parts(path: Path, parts: Iterable[bytes]) -> Digests:
+def _write_parts(path: Path, parts: Iterable[Part]) -> Digests:
     """Writes a file piece by piece, never whole in memory, and waits until it is on the disk."""
     digest = hashlib.sha256()
     written = told = 0
@@ -94,10 +93,10 @@ def _write_parts(path: Path, parts: Iterable[bytes]) -> Digests:
     return {"": digest.hexdigest()}
 
 
-def _blocks(parts: Iterable[bytes]) -> Iterator[bytes]:
+def _blocks(parts: Iterable[Part]) -> Iterator[Part]:
     """The same bytes in larger pieces: a system call a part took a third of the time, and a copy of
     a part that is large itself a tenth."""
-    waiting, size = list[bytes](), 0
+    waiting, size = list[Part](), 0
     for part in parts:
         if len(part) >= LARGE:
             yield b"".join(waiting)
@@ -144,7 +143,7 @@ def write_tar(path: Path, content: Content, origin: Origin) -> Digests:
     """A tar of <index>.npy, each [H, W] in C order, and <index>.json."""
     header = _npy_header(content.slices)
     arrays = (
-        (index, header + x.tobytes())
+        (index, (header, x.tobytes()))
         for index, x in zip(content.indices, content.slices, strict=True)
     )
     return _write_parts(path, tar_parts(arrays, ".npy", origin))
@@ -182,7 +181,7 @@ def write_dicom(path: Path, content: Content, origin: Origin) -> Digests:
 def write_dicom_files(path: Path, content: Content, origin: Origin) -> Digests:
     """A folder of <index>.dcm."""
     files = dicom_files(content, origin)
-    return _write_folder(path, ((f"{index:09}.dcm", file) for index, file in files))
+    return _write_folder(path, ((f"{index:09}.dcm", b"".join(file)) for index, file in files))
 
 
 def write_nifti(path: Path, content: Content, origin: Origin) -> Digests:

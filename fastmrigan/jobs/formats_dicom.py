@@ -24,7 +24,7 @@ from fastmrigan.imaging.emit.places import STEP_MM, invented, position_of
 from fastmrigan.imaging.geometry import unfit_square
 from fastmrigan.imaging.position import SlicePosition
 from fastmrigan.imaging.quantise import to_float, to_uint16
-from fastmrigan.jobs.plan import Content, Origin, Shard
+from fastmrigan.jobs.plan import Content, Origin, Parts, Shard
 
 Numbered = Iterable[tuple[int, UInt16]]  # (index, stored values [H, W]) of slices
 
@@ -40,8 +40,8 @@ INHERITED = "Position, orientation and spacing are those of the source slice."
 INVENTED = "The source has no position, orientation or spacing: those given here are invented."
 
 
-def dicom_files(content: Content, origin: Origin) -> Iterator[tuple[int, bytes]]:
-    """(index, DICOM file) of each slice of a shard, whose slices are uint16.
+def dicom_files(content: Content, origin: Origin) -> Iterator[tuple[int, Parts]]:
+    """(index, DICOM file in parts) of each slice of a shard, whose slices are uint16.
 
     Of translated slices, `origin.sources.records` must be there. Raises MissingDependency.
     """
@@ -53,7 +53,7 @@ def dicom_files(content: Content, origin: Origin) -> Iterator[tuple[int, bytes]]
 
 def _sampled_files(
     shard: Shard, numbered: Numbered, size: tuple[int, ...], origin: Origin
-) -> Iterator[tuple[int, bytes]]:
+) -> Iterator[tuple[int, Parts]]:
     height, width = size
     writer = SeriesWriter(
         SeriesHeader(
@@ -75,12 +75,12 @@ def _sampled_files(
         offset = index - shard.first
         place, note = invented((height, width), offset), comment(origin, index)
         slice = SliceHeader(index, offset + 1, place.origin, comment=note)
-        yield index, writer.encode(slice, stored)
+        yield index, writer.parts(slice, stored)
 
 
 def _translated_files(
     shard: Shard, numbered: Numbered, origin: Origin, records: Sequence[SliceRecord]
-) -> Iterator[tuple[int, bytes]]:
+) -> Iterator[tuple[int, Parts]]:
     writers: dict[SeriesHeader, SeriesWriter] = {}
     for index, stored in numbered:
         offset = index - shard.first
@@ -96,7 +96,7 @@ def _translated_files(
             writers[header] = SeriesWriter(header)
         scale, note = (record.grading.low, record.grading.high), comment(origin, index)
         slice = SliceHeader(index, number, place.origin, scale, note)
-        yield index, writers[header].encode(slice, at_source_size(stored, record))
+        yield index, writers[header].parts(slice, at_source_size(stored, record))
 
 
 def comment(origin: Origin, index: int) -> str:

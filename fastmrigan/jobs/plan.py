@@ -15,6 +15,8 @@ from fastmrigan.errors import UsageError
 from fastmrigan.imaging.dataset import SliceRecord
 
 Slices = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Part = bytes | memoryview  # of a file, one of them of bytes
+Parts = Sequence[Part]
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ def test_a_tar_is_the_one_that_tarfile_writes(size):
                 member.size = len(body)
                 tar.addfile(member, io.BytesIO(body))
         end = expected.tell()  # tarfile fills up to a whole record
-    got = b"".join(tar_parts(files, ".x", ORIGIN))
+    in_parts = [(index, (content[:5], memoryview(content)[5:])) for index, content in files]
+    got = b"".join(tar_parts(in_parts, ".x", ORIGIN))
     assert got == expected.getvalue()[:end] + bytes(2 * tarfile.BLOCKSIZE)
 
 

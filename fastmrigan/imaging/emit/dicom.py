@@ -78,12 +78,16 @@ class SeriesWriter:
         pixels: uint16 [H, W] of the header's size; a stored v stands for
         scale[0] + v / 65535 * (scale[1] - scale[0]). Raises UsageError.
         """
+        return b"".join(self.parts(slice, pixels))
+
+    def parts(self, slice: SliceHeader, pixels: UInt16) -> tuple[bytes, memoryview]:
+        """The same file as what stands before the pixels, and the pixels, not copied."""
         self._check(slice, pixels)
         values = [_short(value) for value in self._values(slice).values()]
-        stored = np.ascontiguousarray(pixels, "<u2").data
+        stored = np.ascontiguousarray(pixels, "<u2").data.cast("B")
         values = [values[0], *values, struct.pack("<I", stored.nbytes)]  # first in the file meta
         pieces = [part for pair in zip(self._pieces, values, strict=True) for part in pair]
-        return b"".join([*pieces, stored])
+        return b"".join(pieces), stored
 
     def dataset(self, slice: SliceHeader, pixels: UInt16) -> Dataset:
         """The same file as pydicom's data set; `file_bytes` of it equals `encode`."""

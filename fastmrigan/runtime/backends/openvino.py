@@ -95,9 +95,15 @@ class OpenVINOBackend(Backend):
         request, made = self._request(x)
         request.start_async()
 
+        # Whoever drops the call lets go of these from the last one on: the request waits for the
+        # engine, which reads and writes the other two until then
+        held = x, made, request
+        del x, made, request
+
         def finish() -> Float32:
+            x, made, request = held
             request.wait()
-            return self._slices(request, made, len(x))  # which keeps x until then
+            return self._slices(request, made, len(x))
 
         return finish
 
