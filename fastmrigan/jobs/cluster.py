@@ -97,8 +97,8 @@ def run_on_ray(
             finally:
                 crew.end()
                 clear_up(output, shards)  # what a node left that died
-        if signal.stopped:
-            raise interrupted(output, total, watch.done)
+            if signal.stopped:  # told to the watch too, which records how the job ended
+                raise interrupted(output, total, watch.done)
         share = None if part is None else share_of(output, plan, part)
         left_out = lying_in(inquest.skipped, shards)
         return JobResult(watch.done, watch.made, watch.seconds, left_out, share)
