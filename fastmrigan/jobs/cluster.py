@@ -69,7 +69,7 @@ def run_on_ray(
     what the bytes depend on or see another folder; ModelRefused where processes die of it.
     """
     options.check()
-    part, spec = spec.part(work), absolute(spec).read_through()
+    part, spec = spec.part(work), absolute(spec).read_through(work)
     output, plan = spec.output, work.plan(spec.output)
     own = range(len(plan)) if part is None else part
     shards = [plan[place] for place in own]
