@@ -199,8 +199,9 @@ def run_job(
 
     if workers is not None:
         spec = of_each(spec, workers)  # also for a dry run
-    engine_here = dry_run or cluster is None  # a dry run makes a few slices here
-    looked = looked_at(spec, engine_here=engine_here)  # what is quick before what may take time
+    # What is quick before what may take time. For a cluster no engine is opened here, nor for the
+    # plan of a dry run: its package may be the nodes' alone
+    looked = looked_at(spec, engine_here=cluster is None)
     with contextlib.ExitStack() as scratch:
         job = made_ready(looked, scratch if dry_run else None)
         if dry_run:

@@ -242,7 +242,7 @@ def marks(path: Path) -> Marks:
     for name in FILES:
         try:
             status = (path / name).stat()
-        except FileNotFoundError:  # not every set has each
+        except (FileNotFoundError, NotADirectoryError):  # not every set has each
             continue
         except OSError as error:
             raise InputRejected(f"{path / name}: cannot be read ({error.strerror})") from error

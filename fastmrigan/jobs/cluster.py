@@ -69,7 +69,7 @@ def run_on_ray(
     what the bytes depend on or see another folder; ModelRefused where processes die of it.
     """
     options.check()
-    part, spec = spec.part(work), absolute(spec).read_through()
+    part, spec = spec.part(work), absolute(spec).read_through(work)
     output, plan = spec.output, work.plan(spec.output)
     own = range(len(plan)) if part is None else part
     shards = [plan[place] for place in own]
@@ -97,8 +97,8 @@ def run_on_ray(
             finally:
                 crew.end()
                 clear_up(output, shards)  # what a node left that died
-        if signal.stopped:
-            raise interrupted(output, total, watch.done)
+            if signal.stopped:  # told to the watch too, which records how the job ended
+                raise interrupted(output, total, watch.done)
         share = None if part is None else share_of(output, plan, part)
         left_out = lying_in(inquest.skipped, shards)
         return JobResult(watch.done, watch.made, watch.seconds, left_out, share)

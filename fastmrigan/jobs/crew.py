@@ -34,6 +34,7 @@ DEATHS = 3  # of nodes by the same shard, or of actors before any engine is open
 POLL_SECONDS = 0.2  # until Ctrl-C is noticed
 JOIN_SECONDS = 10.0  # for the other engines, once the first is open
 GRACE_SECONDS = 10.0  # for shards in hand, once the job is stopped
+NODE_SECONDS = 5.0  # until Ray knows of a node that it died, or was stopped
 PATIENCE_SECONDS = 30.0  # without an actor, until that is said
 HOW = "as a Ray actor"  # processes die: Ray keeps no exit status
 ON_GPU = ("onnxruntime-cuda", "tensorrt")
@@ -342,9 +343,19 @@ class Crew:
 
     def _died_of_itself(self, member: Member, error: Exception) -> bool:
         """Whether it is known that an actor's process died and its node lives on. Of a node that
-        dies Ray knows some time later, and until then calls its actors unavailable."""
+        dies Ray knows some time later, and until then calls its actors unavailable; of one that is
+        stopped the actors may be known to be dead before it is."""
+        if not isinstance(error, self.ray.exceptions.ActorDiedError) or not self._lives(member):
+            return False
+        if member.search is None and not member.alone:  # nothing is blamed yet
+            return True
+        time.sleep(NODE_SECONDS)  # before an input is left out for good, or the job ends
+        return self._lives(member)
+
+    def _lives(self, member: Member) -> bool:
+        """Whether Ray holds its node for alive."""
         alive = [node["NodeID"] for node in self.ray.nodes() if node["Alive"]]
-        return isinstance(error, self.ray.exceptions.ActorDiedError) and member.node_id in alive
+        return member.node_id in alive
 
     def _tell_size(self) -> None:
         if self.watch is not None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastmrigan.errors import InputRejected
 from fastmrigan.jobs import log, receipts
+from fastmrigan.jobs.formats import FORMATS
 
 Event = dict[str, Any]
 STATES = ("finished", "stopped", "failed")
@@ -184,7 +185,7 @@ def rejects(out: Path, history: History, own: Container[int] | None = None) -> R
         except (InputRejected, OSError) as error:
             history.missing.append(f"A receipt cannot be read: {error}")
             continue
-        if not there and receipt.files:
+        if not there and (receipt.files or not _entire(path.name.removesuffix(".json"))):
             continue  # of a shard that is still to be made
         if not there:
             found.without_files.add(receipt.shard)
@@ -193,6 +194,15 @@ def rejects(out: Path, history: History, own: Container[int] | None = None) -> R
         if receipt.shard not in clean:
             found.unlogged += receipt.count
     return found
+
+
+def _entire(name: str) -> bool:
+    """Whether the shard of that name is done where its receipt names no files: of other formats it
+    has at least an empty folder."""
+    return any(
+        fmt.entire and re.fullmatch(rf"{fmt.stem}-\d+{re.escape(fmt.suffix)}", name) is not None
+        for fmt in FORMATS.values()
+    )
 
 
 def by_reason(why: dict[int, str]) -> list[tuple[str, list[int]]]:

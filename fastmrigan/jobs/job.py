@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from fastmrigan import __version__, _core
+from fastmrigan.imaging.dataset import Marks
 from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.gate import Gate
 from fastmrigan.jobs.output import QUANTISERS, Output
@@ -46,6 +47,7 @@ class Work:
     pins: dict[str, Any]  # what the bytes depend on beside the engine, the plan and the output
     shards: Sequence[Shard] | None = None  # where not the plan's, of `Output.shard_size` each
     warnings: tuple[str, ...] = ()  # lines for who began the job
+    read: Marks | None = None  # of the inputs' files, before they were read through
     # Of reading inputs and making them ready, within `batches`: no waiting for the engine
     reading: Stopwatch = field(default_factory=Stopwatch, compare=False)
 

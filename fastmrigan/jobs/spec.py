@@ -56,8 +56,8 @@ class Translated:
     split: str = "all"
     label: str | None = None
     allow_burned_in: str = "no"  # of a folder of DICOM, as `prepare` takes it
-    # Of the set's files, once its bytes were found to be those of its fingerprint: a process that
-    # sees the same files need not read them through again
+    # Of the set's files, taken before its bytes were found to be those of its fingerprint: a
+    # process that sees the same files need not read them through again
     read: Marks | None = None
 
 
@@ -93,16 +93,18 @@ class JobSpec:
             options = JobOptions(output.out, self.inputs.count, self.inputs.seed, *settings)
             return sampling(model, options)
         of = self.inputs
+        seen = marks(of.inputs)  # first: a file that is changed from here on has others
         dataset = PreparedDataset.open(of.inputs)
-        read = of.read is not None and of.read == marks(of.inputs)
-        return translation(model, dataset, output, split=of.split, label=of.label, read=read)
+        read = of.read == seen
+        work = translation(model, dataset, output, split=of.split, label=of.label, read=read)
+        return replace(work, read=seen)
 
-    def read_through(self) -> JobSpec:
-        """The job as other processes are to open it, by a process to which `work` has told of it:
-        they do not read through again what it has."""
+    def read_through(self, work: Work) -> JobSpec:
+        """The job as other processes are to open it, once this one has its `work`: they do not read
+        through again what was read for that, unless it has changed since."""
         if not isinstance(self.inputs, Translated):
             return self
-        return replace(self, inputs=replace(self.inputs, read=marks(self.inputs.inputs)))
+        return replace(self, inputs=replace(self.inputs, read=work.read))
 
     def open(self) -> Job:
         """The job with its engine, compiled."""

@@ -80,7 +80,7 @@ def supervise(
     Raises as `run.run` does; UsageError too where a worker's engine is not the first one's, and
     ModelRefused where workers die of what cannot be left out.
     """
-    spec = of_each(spec, workers).read_through()
+    spec = of_each(spec, workers).read_through(work)
     output, plan, part = spec.output, work.plan(spec.output), spec.part(work)
     own = range(len(plan)) if part is None else part
     shards = [plan[place] for place in own]

@@ -255,6 +255,9 @@ def test_a_signal_ends_the_cluster_of_this_machine(write_model, tmp_path, number
     assert returncode == 130, stderr
     made = 16 * len(list(out.glob("shard-*.tar")))
     assert f"stopped with {made:,} of {16 * shards:,} slices made; the same command" in stderr
+    assert json.loads((out / "status.json").read_text())["state"] == "stopped"
+    events = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [line["state"] for line in events if line["event"] == "end"] == ["stopped"]
     assert not list(out.rglob("*.tmp"))
     wait_until(lambda: not marked(mark), 20)
     assert not list(home.rglob("*"))  # no secret of a cluster that is gone

@@ -43,6 +43,7 @@ NOTHING = Inquest(SPEC.output, None, {})
 def _at_once(monkeypatch):
     monkeypatch.setattr(room, "JOIN_SECONDS", 0)
     monkeypatch.setattr(room, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(room, "NODE_SECONDS", 0)
 
 
 def opened(task: Task) -> Opened:
@@ -198,8 +199,8 @@ def test_a_shard_that_actors_die_of_ends_the_job(tmp_path, blame):
 
 
 @pytest.mark.parametrize("method", ["make_shard", "survive"])
-@pytest.mark.parametrize("known", [True, False])  # that it is the node, by then
-def test_nothing_is_blamed_for_the_death_of_its_node(tmp_path, method, known):
+@pytest.mark.parametrize("known", ["by then", "soon", "never"])  # that it is the node
+def test_nothing_is_blamed_for_the_death_of_its_node(tmp_path, monkeypatch, method, known):
     dead: dict[int, Shard] = {}  # by actor, which has a node of its own
 
     def answer(task: Task) -> object:
@@ -209,13 +210,15 @@ def test_nothing_is_blamed_for_the_death_of_its_node(tmp_path, method, known):
         if task.method == method and of_ten and len(dead) < DEATHS - 1:
             dead.setdefault(task.actor, task.argument)
         if task.actor in dead:
-            if known:
+            if known == "never":
+                raise RayError("is unavailable")
+            if known == "by then":
                 ray.gone.add(task.actor)
-                raise ActorDiedError("its node has died")
-            raise RayError("is unavailable")
+            raise ActorDiedError("its node has died")
         return deadly(11)(task) if searched else well(task)
 
     ray, searched = FakeRay(answer, cpus=(1,) * 12), method == "survive"
+    monkeypatch.setattr(room.time, "sleep", lambda _: ray.gone.update(dead))
     inquest = Inquest(Output(tmp_path), sources(40) if searched else None, {})
     made, _ = make(ray, 20, 2, inquest=inquest)
     assert sorted(made) == list(range(20))

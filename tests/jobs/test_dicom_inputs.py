@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -363,7 +362,9 @@ def test_the_tasks_of_an_array_share_one_folder_of_images(write_model, tmp_path)
     assert [index for index, _ in read_slices(tmp_path / "out")] == list(range(6))
 
 
-def test_a_killed_job_leaves_the_preparing_to_others(write_model, study, tmp_path):
+def test_a_killed_job_leaves_the_preparing_to_others(
+    write_model, study, tmp_path, monkeypatch, capsys
+):
     hold = (
         "import sys, time, pathlib; from fastmrigan.jobs.locks import INPUTS, alone\n"
         "with alone(pathlib.Path(sys.argv[1]), INPUTS):\n"
@@ -375,10 +376,29 @@ def test_a_killed_job_leaves_the_preparing_to_others(write_model, study, tmp_pat
     spec = JobSpec(Engine(model), Translated(study[0]), Output(out, "png", 2))
     with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"held\n"
-        threading.Timer(0.5, holder.kill).start()
-        began = time.monotonic()
-        _, images = inputs.prepare_images(spec, read_model(model))
-        assert time.monotonic() - began >= 0.5
+        prepare, alone, killed, entered = inputs.prepare, inputs.alone, threading.Event(), []
+
+        def kill() -> None:
+            killed.set()
+            holder.kill()
+
+        def telling(out, what, told):
+            return alone(out, what, lambda: (told(), threading.Timer(0.3, kill).start()))
+
+        def noting(*arguments):
+            entered.append(killed.is_set())
+            holder.wait(10)  # its lock goes just before it does
+            return prepare(*arguments)
+
+        monkeypatch.setattr(inputs, "alone", telling)
+        monkeypatch.setattr(inputs, "prepare", noting)
+        try:
+            _, images = inputs.prepare_images(spec, read_model(model))
+        finally:
+            holder.kill()
+    assert entered == [True]
+    line = f"{out / 'inputs'}: another job is preparing it; waiting for that\n"
+    assert capsys.readouterr().err.count(line) == 1
     assert images.path == out / "inputs"
 
 

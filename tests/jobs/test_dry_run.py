@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import tiny_model as tiny
 
-from fastmrigan.jobs import cluster, supervisor
+from fastmrigan.jobs import cluster, ready, supervisor
 from fastmrigan.jobs import forecast as room
 from fastmrigan.jobs.forecast import at_once, forecast
 from fastmrigan.jobs.job import Job
 from fastmrigan.jobs.sampling import JobOptions, sampling
 from fastmrigan.jobs.spec import Engine
-from fastmrigan.runtime import load
+from fastmrigan.runtime import backends, load
 
 FACTOR = 1.6  # that a sleep is late by on a busy machine
 
@@ -208,9 +208,11 @@ def test_a_plan_for_ray_opens_no_engine_here(command, write_model, tmp_path, mon
     monkeypatch.setattr(cluster, "_ray", lambda: None)
 
     def refuse(*_: object) -> None:
-        raise AssertionError("an engine was opened")
+        raise AssertionError("an engine was asked for")
 
     monkeypatch.setattr(Engine, "open", refuse)
+    monkeypatch.setattr(ready, "choose", refuse)
+    monkeypatch.setattr(backends, "installed", refuse)
     arguments = ["synth", write_model(), "--count", 64, "--out", tmp_path / "out"]
     code, stdout, stderr = command(*arguments, "--runner", "ray", "--dry-run")
     assert (code, stderr) == (0, "")

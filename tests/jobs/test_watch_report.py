@@ -24,7 +24,7 @@ from fastmrigan.jobs.report import page
 from fastmrigan.jobs.report_figures import rate_told, rates, times_table
 from fastmrigan.jobs.run import run
 from fastmrigan.jobs.sampling import JobOptions, sampling, synthesise
-from fastmrigan.jobs.shards import read_slices
+from fastmrigan.jobs.shards import read_slices, remove
 from fastmrigan.runtime import load
 
 WHY = {3: "blank: 99.5 % black", 40: "blank: 98 % black", 41: "<script>alert(1)</script>"}
@@ -161,6 +161,24 @@ def test_rejects_are_told_with_their_reasons(write_model, tmp_path):
     assert "tiny: 61 slices sampled" in told
     assert "3 slices left out" in told
     assert "48 slices are there and not in the log" in told
+
+
+@pytest.mark.parametrize("format", ["png", "shard"])
+def test_a_shard_left_out_whole_that_a_kill_kept_from_its_name_counts_once(
+    write_model, tmp_path, format
+):
+    out, why = tmp_path / "out", dict.fromkeys(range(16, 32), "blank")
+    generator = load(write_model(), batch=8)
+    options = JobOptions(out, 64, 7, format, 16)
+    job = Job(sampling(generator.model, options), options.output, generator, why)
+    run(job)
+    remove(next(out.glob("shard-000001*")))  # its receipt stays
+    found = history.rejects(out, history.read(out))
+    assert (found.left_out, found.without_files, found.unlogged) == ({}, set(), 0)
+    run(job)
+    status = json.loads((out / "status.json").read_text())
+    assert (status["made"], status["left_out"]) == (16, 16)
+    assert history.rejects(out, history.read(out)).left_out == why
 
 
 def test_the_page_of_half_a_folder(write_model, tmp_path):

@@ -7,7 +7,8 @@ ends the process); latents FIRST (so does that of slice FIRST); isa NAME (worker
 instruction set); full SHARD (no space is left for it); start NUMBER (that worker dies before it is
 ready); harmed SET:INDEX (the engine refuses this input); once FILE (the first worker to find no
 such file makes it and dies in a shard); unready FILE (likewise, before it is ready);
-slow SECONDS (so long does a shard take to be written).
+slow SECONDS (so long does a shard take to be written); unread (reading the dataset through ends the
+process).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if fault == "isa" and number == 1:
 import numpy as np  # noqa: E402 - the instruction set is chosen at import
 
 from fastmrigan.errors import ModelRefused  # noqa: E402
+from fastmrigan.imaging.dataset import PreparedDataset  # noqa: E402
 from fastmrigan.imaging.quantise import to_float  # noqa: E402
 from fastmrigan.jobs import job, worker  # noqa: E402
 from fastmrigan.runtime import generator  # noqa: E402
@@ -70,6 +72,8 @@ if fault == "latents":
         return real_latents(seed, first, *more)
 
     generator.normal_latents = latents
+if fault == "unread":
+    PreparedDataset.check_fingerprint = lambda self: die()
 if fault in ("full", "once", "slow"):
     real_commit = job.commit
 
