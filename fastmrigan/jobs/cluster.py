@@ -26,6 +26,7 @@ from fastmrigan.jobs.job import Work
 from fastmrigan.jobs.locks import only_writer
 from fastmrigan.jobs.run import (
     JobResult,
+    check_planned,
     clear_up,
     clear_up_notes,
     disk_error,
@@ -83,7 +84,9 @@ def run_on_ray(
         ray = held.enter_context(_connected(options.address))
         signal = held.enter_context(StopSignal())
         crew = held.enter_context(Crew(ray, spec, options.actors, token, say, inquest))
-        pin(output.out, work.task, crew.open(signal))
+        pinned = crew.open(signal)
+        check_planned(output.out, work, pinned)
+        pin(output.out, work.task, pinned)
         todo = unfinished(output, shards)
         start = total - slices_of(todo)
         name = "" if part is None else f"{part.start}-{part.stop}"

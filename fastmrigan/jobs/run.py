@@ -25,7 +25,7 @@ from fastmrigan.files import TMP, is_full, shortage, write_new
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.jobs import quarantine, receipts
 from fastmrigan.jobs.formats import FORMATS
-from fastmrigan.jobs.job import Job
+from fastmrigan.jobs.job import Job, Work
 from fastmrigan.jobs.locks import only_writer
 from fastmrigan.jobs.ours import check_ours, differing, taken_away
 from fastmrigan.jobs.output import Output
@@ -135,6 +135,18 @@ def make_all(
 def _commit(job: Job, content: Content) -> ShardDone:
     check_ours(job.output.out, job.pinned)
     return job.commit(content)
+
+
+def check_planned(out: Path, work: Work, pinned: dict[str, Any]) -> None:
+    """Raises UsageError where processes pin other work than was planned: its inputs were changed
+    since."""
+    planned = {**work.pins, "count": work.count}
+    if differs := differing(pinned, planned, planned):
+        key = differs[0]
+        raise UsageError(
+            f"{out}: {key} was {planned[key]!r} when the job was planned and is "
+            f"{pinned.get(key)!r} now: its inputs were changed; run the same command"
+        )
 
 
 def pin(out: Path, task: str, pinned: dict[str, Any]) -> None:

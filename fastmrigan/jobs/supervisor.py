@@ -30,6 +30,7 @@ from fastmrigan.jobs.plan import Shard
 from fastmrigan.jobs.process import Worker, devices_for, manner_of_death
 from fastmrigan.jobs.run import (
     JobResult,
+    check_planned,
     clear_up,
     clear_up_notes,
     disk_error,
@@ -95,6 +96,7 @@ def supervise(
             Supervisor(spec, work, size, (done, total), skipped, stop) as led,
         ):
             ready = led.first_report()
+            check_planned(output.out, work, ready.pinned)
             pin(output.out, work.task, ready.pinned)
             started(ready, led.size)
             clear_up(output, shards)

@@ -349,6 +349,22 @@ def test_what_has_changed_since_is_read_through_again(translated, data, tmp_path
     assert supervisor.supervise(spec, work, 1).made == INPUTS
 
 
+def test_a_set_that_was_prepared_anew_since_is_refused(translated, data, tmp_path):
+    """Whole in itself, and another one than the job was planned for."""
+    shutil.copytree(data, tmp_path / "set")
+    spec = translated("out", tmp_path / "set")
+    work = spec.work(read_model(spec.engine.model))
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted((data.parent / "png").iterdir())[:20]:
+        shutil.copy(path, few)
+    shutil.rmtree(tmp_path / "set")
+    prepare(few, tmp_path / "set", PrepareOptions(size=tiny.SIZE, contrast="t1", label=""))
+    with pytest.raises(UsageError, match=r"out: dataset was '\w+' when .* changed; run the same"):
+        supervisor.supervise(spec, work, 1)
+    assert not (spec.output.out / "run.json").exists()
+
+
 def test_the_command_says_what_was_quarantined(translated, data, fault, monkeypatch, capsys):
     spec = translated("out")
     fault("poison", f"{data}:3")
