@@ -27,8 +27,8 @@ from fastmrigan.jobs.locks import only_writer
 from fastmrigan.jobs.run import (
     JobResult,
     check_planned,
-    clear_up,
     clear_up_notes,
+    clear_up_ours,
     disk_error,
     interrupted,
     lying_in,
@@ -99,7 +99,7 @@ def run_on_ray(
                 raise disk_error(error, output, total, watch.done) from error
             finally:
                 crew.end()
-                clear_up(output, shards)  # what a node left that died
+                clear_up_ours(output, shards, pinned)  # what a node left that died
             if signal.stopped:  # told to the watch too, which records how the job ended
                 raise interrupted(output, total, watch.done)
         share = None if part is None else share_of(output, plan, part)

@@ -21,6 +21,7 @@ from typing import Any
 
 from fastmrigan.errors import FastMriganError, Interrupted, ModelRefused, UsageError
 from fastmrigan.interrupt import StopSignal
+from fastmrigan.jobs.diary import Diary
 from fastmrigan.jobs.inquest import Inquest, past_help
 from fastmrigan.jobs.job import Job
 from fastmrigan.jobs.ours import check_ours
@@ -128,6 +129,7 @@ class Crew:
     ) -> None:
         self.ray, self.spec, self.token, self.say = ray, spec, token, say
         self.inquest = inquest
+        self.diary = Diary()
         self.watch: Watch | None = None  # while shards are made
         self.stopped: Callable[[], bool] = lambda: False
         self.cpus, self.gpus, nodes = needs(spec.engine, ray.nodes())
@@ -177,6 +179,7 @@ class Crew:
         out.
         """
         self.todo, self.watch, self.stopped = deque(todo), watch, lambda: signal.stopped
+        self.diary.open(watch)
         while not signal.stopped and self._has_more():
             self._hand_out()
             for done in self._done():
@@ -301,6 +304,9 @@ class Crew:
         model, why = self.spec.engine.model, " ".join(str(error).split())[-300:]
         where = "no node yet" if member.node is None else f"node {member.node}"
         self.say(f"ray: lost the engine on {where}; {len(member.in_hand)} shards go to others")
+        at = member.in_hand if member.search is None else [member.search.shard]
+        numbers = [shard.number for shard in at]
+        self.diary.event("death", worker=member.number, node=member.node, how=why, shards=numbers)
         if member.node is None:
             self.unopened += 1
         else:
@@ -308,6 +314,7 @@ class Crew:
             self._blame(member, why, of_itself=self._died_of_itself(member, error))
         if self.unopened < DEATHS:
             self._hire()
+            self.diary.event("restart", worker=self.members[-1].number)
         if not self.members:
             raise ModelRefused(
                 f"{model}: {DEATHS} processes died before they had opened it; Ray's logs on that "
@@ -331,8 +338,7 @@ class Crew:
             index = inquest.died_in(search, HOW)
             if index is not None:
                 reason = inquest.skipped[index]
-                if self.watch is not None:
-                    self.watch.event("quarantine", index=index, why=reason)
+                self.diary.event("quarantine", index=index, why=reason)
                 self.say(f"ray: input {index:,} is quarantined: it {reason}")
         elif member.alone:
             assert self.pinned is not None

@@ -27,7 +27,7 @@ from fastmrigan.jobs import quarantine, receipts
 from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.job import Job, Work
 from fastmrigan.jobs.locks import only_writer
-from fastmrigan.jobs.ours import check_ours, differing, taken_away
+from fastmrigan.jobs.ours import TakenAway, check_ours, differing, taken_away
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Content, Shard
 from fastmrigan.jobs.shards import remove
@@ -229,6 +229,14 @@ def clear_up(output: Output, shards: Sequence[Shard]) -> None:
         with suppress(FileNotFoundError):  # it has finished it
             os.replace(leftover, gone)
             remove(gone)
+
+
+def clear_up_ours(output: Output, shards: Sequence[Shard], pinned: dict[str, Any]) -> None:
+    """The same at the end of a job, where the folder is still that of the one that pins this: with
+    another's it has no business."""
+    with suppress(TakenAway):
+        check_ours(output.out, pinned)
+        clear_up(output, shards)
 
 
 def clear_up_notes(out: Path) -> None:

@@ -20,6 +20,7 @@ from fastmrigan.errors import DiskFull, FastMriganError, UsageError
 from fastmrigan.files import sync_folder
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.jobs import quarantine, receipts
+from fastmrigan.jobs.diary import Diary
 from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.inquest import Casualty, Inquest
 from fastmrigan.jobs.job import Work
@@ -33,6 +34,7 @@ from fastmrigan.jobs.run import (
     check_planned,
     clear_up,
     clear_up_notes,
+    clear_up_ours,
     disk_error,
     finished,
     interrupted,
@@ -136,7 +138,7 @@ class Supervisor:
         self.report: Ready | None = None  # the first worker's
         self.failure: BaseException | None = None  # that a worker raised, or is to blame for
         self.watch: Watch | None = None  # while shards are made
-        self.untold: list[tuple[str, dict[str, object]]] = []  # events before that
+        self.diary = Diary()
         self.left: set[Shard] = set()
         self.todo: deque[Shard] = deque()  # given to nobody
         self.stillborn: Counter[int] = Counter()  # deaths of a worker since it was last ready
@@ -160,7 +162,7 @@ class Supervisor:
         deadline = time.monotonic() + GRACE_SECONDS
         for worker in self.workers:
             worker.end(max(0.0, deadline - time.monotonic()))
-            clear_up(self.output, worker.begun)
+            self._clear_up(worker.begun)
 
     def first_report(self) -> Ready:
         """What the first worker to have its engine open says of it."""
@@ -171,8 +173,7 @@ class Supervisor:
     def make(self, todo: Sequence[Shard], watch: Watch) -> None:
         """Has shards made, and tells of each once it is on the disk for good."""
         self.todo, self.left, self.watch = deque(todo), set(todo), watch
-        for event, facts in self.untold:
-            watch.event(event, **facts)
+        self.diary.open(watch)
         lacking = set(range(self.size)) - {worker.number for worker in self.workers}
         for number in sorted(lacking) if todo else ():
             self._restart(number)  # it died while there was nothing to make yet
@@ -291,14 +292,7 @@ class Supervisor:
     def _restart(self, number: int) -> None:
         """Puts another process in the place of a worker that died."""
         self._start(number)
-        self._event("restart", worker=number, pid=self.workers[-1].process.pid)
-
-    def _event(self, event: str, **facts: object) -> None:
-        """Has it told in the log, which opens with the first engine."""
-        if self.watch is None:
-            self.untold.append((event, facts))
-        else:
-            self.watch.event(event, **facts)
+        self.diary.event("restart", worker=number, pid=self.workers[-1].process.pid)
 
     def _bury(self, worker: Worker) -> int:
         """Takes leave of a worker that has ended: the status it ended with."""
@@ -314,8 +308,13 @@ class Supervisor:
                 self._finish(
                     ShardDone(shard, receipt.left_out, receipt.flagged, {}, worker=worker.number)
                 )
-        clear_up(self.output, worker.begun)
+        self._clear_up(worker.begun)
         return status
+
+    def _clear_up(self, shards: Sequence[Shard]) -> None:
+        """Removes what is half-made of them, where the folder is still the job's."""
+        if shards and self.report is not None:
+            clear_up_ours(self.output, shards, self.report.pinned)
 
     def _mourn(self, worker: Worker, status: int) -> None:
         """Makes up for a worker that died: what it had goes to others, and another takes its place;
@@ -326,7 +325,7 @@ class Supervisor:
         at = [worker.search.shard] if worker.search is not None else worker.begun
         numbers = [shard.number for shard in at]
         pid = worker.process.pid
-        self._event("death", worker=worker.number, pid=pid, how=how, shards=numbers)
+        self.diary.event("death", worker=worker.number, pid=pid, how=how, shards=numbers)
         if not worker.ready:
             self.stillborn[worker.number] += 1
             if self.stillborn[worker.number] == STILLBORN:
@@ -368,5 +367,5 @@ class Supervisor:
         if index is not None:
             reason = self.inquest.skipped[index]
             self.in_vain = 0
-            self._event("quarantine", index=index, why=reason)
+            self.diary.event("quarantine", index=index, why=reason)
             print(f"input {index:,} is quarantined: it {reason}", file=sys.stderr)

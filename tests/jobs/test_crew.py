@@ -16,7 +16,7 @@ from fake_ray import ActorDiedError, FakeRay, RayError, Task
 from fastmrigan.errors import Interrupted, MissingDependency, ModelRefused, UsageError
 from fastmrigan.interrupt import StopSignal
 from fastmrigan.jobs import crew as room
-from fastmrigan.jobs import history
+from fastmrigan.jobs import history, log
 from fastmrigan.jobs.cluster import RayOptions, absolute
 from fastmrigan.jobs.crew import AHEAD, DEATHS, Crew, Opened, needs
 from fastmrigan.jobs.inquest import Casualty, Inquest
@@ -135,11 +135,16 @@ def test_what_a_lost_actor_had_in_hand_goes_to_others(replaced):
             return None  # no room for it
         return well(task)
 
-    ray = FakeRay(answer)
-    made, said = make(ray, 20)
+    ray, told = FakeRay(answer), Told()
+    made, said = make(ray, 20, told=told)
     assert sorted(made) == list(range(20))
     assert len(ray.made) == 3
     assert "ray: lost the engine on node node-1; 2 shards go to others" in said
+    (death,) = [event for event in told.events if event["event"] == "death"]
+    assert (death["worker"], death["node"], death["how"]) == (1, "node-1", "its node has died")
+    assert len(death["shards"]) == 2
+    assert min(death["shards"]) > 8
+    assert {"event": "restart", "worker": 2} in told.events
     by = Counter(task.actor for task in ray.told if task.method == "make_shard")
     assert (by[2] > 0) == replaced
 
@@ -271,8 +276,13 @@ def test_actors_that_die_before_their_engine_is_open(well_ones):
 
     ray = FakeRay(answer)
     if well_ones:
-        made, _ = make(ray, 6)
+        told, before = Told(), log.now()
+        made, _ = make(ray, 6, told=told)
         assert made == list(range(6))
+        first = told.events[0]  # kept until there was a log
+        assert first.items() >= {"event": "death", "node": None, "shards": []}.items()
+        assert before <= first["at"] <= log.now()
+        assert [event["event"] for event in told.events[:2]] == ["death", "restart"]
     else:
         with pytest.raises(ModelRefused, match=r"before they had opened it.*out of memory"):
             make(ray, 6)

@@ -30,7 +30,7 @@ from fastmrigan.jobs.job import Job
 from fastmrigan.jobs.locks import only_writer
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Content, Origin, Shard, shard_range
-from fastmrigan.jobs.run import Share, clear_up, pin, run
+from fastmrigan.jobs.run import Share, clear_up, clear_up_ours, pin, run
 from fastmrigan.jobs.sampling import JobOptions, sampling
 from fastmrigan.jobs.shards import commit, read_slices
 from fastmrigan.runtime import load
@@ -192,6 +192,19 @@ def test_a_folder_loses_its_name_before_its_files(tmp_path, monkeypatch):
     monkeypatch.undo()
     clear_up(Output(tmp_path, "png", 16), [Shard(0, 0, 16)])  # of a run that died in between
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("theirs", [None, {"seed": 2}])
+def test_nothing_is_removed_from_a_folder_that_is_another_jobs_by_now(tmp_path, theirs):
+    output, shards, leftover = Output(tmp_path), [Shard(0, 0, 16)], tmp_path / "shard-000000.tar.0.tmp"
+    leftover.write_bytes(b"half")
+    if theirs is not None:
+        (tmp_path / "run.json").write_text(json.dumps(theirs))
+    clear_up_ours(output, shards, {"seed": 1})
+    assert leftover.exists()
+    (tmp_path / "run.json").write_text(json.dumps({"seed": 1}))
+    clear_up_ours(output, shards, {"seed": 1})
+    assert not leftover.exists()
 
 
 @pytest.mark.parametrize("format", ["shard", "npz", "png"])
