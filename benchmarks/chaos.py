@@ -37,6 +37,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 
+from arguments import with_more
 from job_process import JobProcess, command_of, contents, finished, half_made
 from small_disk import NoSmallDisk, SmallDisk
 from timing import write_json
@@ -251,8 +252,7 @@ def main() -> int:
         "--folder", type=Path, help="a disk to write to; default: the temporary one"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    parser.add_argument("more", nargs="*", help="behind --: further options of synth")
-    options = parser.parse_args()
+    options = with_more(parser)
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         folder = Path(temporary)
         first = undisturbed(options, folder / "whole")

@@ -29,6 +29,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 
+from arguments import with_more
 from job_process import JobProcess, command_of, finished
 from timing import write_json
 
@@ -148,8 +149,7 @@ def main() -> int:
         "--folder", type=Path, help="a disk to write to; default: the temporary one"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    parser.add_argument("more", nargs="*", help="behind --: further options of synth")
-    options = parser.parse_args()
+    options = with_more(parser)
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         rate = pace(options, Path(temporary) / "tried")
         remove(Path(temporary) / "tried")

@@ -1,17 +1,18 @@
 """log.jsonl: what happened in a job, a line an event, over all its runs.
 
 Every line has `event`, `at` (UTC) and `elapsed` (seconds of its run, by a clock that no change of
-the time of day moves; of what happened before the first engine was open, those when it was told). The events and what they have beside that:
+the time of day moves; 0 or little more of what happened before the first engine was open). The
+events and what they have beside that:
 
 start, resume  command, version, model_sha256, recipe, contrast, total and done (slices), workers,
                pid, host; resume is a start in a folder that has slices already
 shard          number, first and count (slices), left_out and flagged (how many), worker, seconds
                (from its first engine call to the disk), waits (seconds for each batch of the
                engine), busy (seconds by stage, since the worker's shard before)
-death          a worker that ended before its time: worker, pid (of Ray's: node, null where it had
-               none yet), how (its exit status or signal, or what Ray says), shards (numbers of those
-               it was at)
-restart        another process in its place: worker (of Ray's a new number), pid (not of Ray's)
+death          a worker that ended before its time: worker, pid, how (its exit status or signal),
+               shards (numbers of those it was at); an actor of Ray has its node (null where it had
+               none yet) for pid, and what Ray says of its end
+restart        another process in its place: worker, pid; of Ray worker alone, a new number
 quarantine     an input that a job gave up: index, why
 workers        workers (processes that make slices from now on)
 error          what ended the run: message

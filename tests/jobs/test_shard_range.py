@@ -196,7 +196,8 @@ def test_a_folder_loses_its_name_before_its_files(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("theirs", [None, {"seed": 2}])
 def test_nothing_is_removed_from_a_folder_that_is_another_jobs_by_now(tmp_path, theirs):
-    output, shards, leftover = Output(tmp_path), [Shard(0, 0, 16)], tmp_path / "shard-000000.tar.0.tmp"
+    output, shards = Output(tmp_path), [Shard(0, 0, 16)]
+    leftover = tmp_path / "shard-000000.tar.0.tmp"
     leftover.write_bytes(b"half")
     if theirs is not None:
         (tmp_path / "run.json").write_text(json.dumps(theirs))
