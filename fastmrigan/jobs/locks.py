@@ -19,7 +19,8 @@ from fastmrigan.errors import DiskFull, UsageError
 from fastmrigan.files import is_full, shortage
 
 FLOCK = struct.Struct("hhqqi4x")  # of 64-bit Linux: type, whence, start, length, pid
-INPUTS, QUARANTINE = 2**62, 2**62 + 1  # bytes: the images that are prepared; quarantine.jsonl
+# Bytes: the images that are prepared; quarantine.jsonl; what tells of the job at its end
+INPUTS, QUARANTINE, TOLD = range(2**62, 2**62 + 3)
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def only_writer(out: Path, part: range) -> Iterator[None]:
 
 @contextmanager
 def alone(out: Path, what: int, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Holds what all jobs of the folder `out` share, INPUTS or QUARANTINE; where another has it,
+    """Holds what all jobs of the folder `out` share, e.g. INPUTS; where another has it,
     tells `waiting` and waits for that one to let go. Raises OSError where there is no folder."""
     part = range(what, what + 1)
     with (out / ".lock").open("ab") as lock:

@@ -22,6 +22,7 @@ from fastmrigan.files import write_whole
 from fastmrigan.jobs import contact, history
 from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.history import UNKNOWN, History, Rejects, Run
+from fastmrigan.jobs.locks import TOLD, alone
 from fastmrigan.jobs.report_figures import (
     busy_of,
     duration_told,
@@ -56,7 +57,8 @@ TASKS = {
 
 def write(out: Path) -> None:
     """Writes job.html, whole or not at all. Raises OSError or DiskFull where it cannot be."""
-    write_whole(out / NAME, page(out).encode(), sync=False)  # it can be made again
+    with alone(out, TOLD):  # of two that end together, the later one knows of both
+        write_whole(out / NAME, page(out).encode(), sync=False)  # it can be made again
 
 
 def page(out: Path) -> str:

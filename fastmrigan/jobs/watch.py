@@ -24,6 +24,7 @@ from fastmrigan.files import TMP
 from fastmrigan.imaging.contact_sheet import write_png
 from fastmrigan.jobs import contact, disk, history, log, report, status
 from fastmrigan.jobs.formats import FORMATS
+from fastmrigan.jobs.locks import TOLD, alone
 from fastmrigan.jobs.ours import check_ours, pinned_in
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Content, Shard
@@ -289,9 +290,10 @@ class Watch:
 
     def _write_sheet(self) -> None:
         output = self._output
-        sheet = contact.sheet(output, self._work.plan(output))
-        if sheet is not None:
-            write_png(output.out / contact.NAME, sheet)
+        with alone(output.out, TOLD):
+            sheet = contact.sheet(output, self._work.plan(output))
+            if sheet is not None:
+                write_png(output.out / contact.NAME, sheet)
 
 
 def named(out: Path, name: str, part: str) -> Path:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from job_page import rows_of, text_of
 
-from fastmrigan.jobs import formats, history
+from fastmrigan.jobs import formats, history, report
 from fastmrigan.jobs.history import UNKNOWN, Run, part_of, timeline, unfinished
 from fastmrigan.jobs.job import Job
 from fastmrigan.jobs.output import Output
@@ -113,6 +114,29 @@ def test_where_all_is_there_only_the_last_run_can_be_a_problem(tmp_path):
     assert "The last run" not in told
     (tmp_path / "shard-000003.tar").unlink()
     assert "The last run was killed, or is still running." in text_of(page(tmp_path))
+
+
+def test_of_two_that_end_together_the_later_page_stays(tmp_path, monkeypatch):
+    composing, go_on, pages = Event(), Event(), iter(["first", "second"])
+
+    def page(_: Path) -> str:
+        text = next(pages)
+        if text == "first":
+            composing.set()
+            assert go_on.wait(30)
+        return text
+
+    monkeypatch.setattr(report, "page", page)
+    first, second = (Thread(target=report.write, args=(tmp_path,)) for _ in range(2))
+    first.start()
+    assert composing.wait(30)
+    second.start()
+    second.join(0.3)
+    assert second.is_alive()
+    go_on.set()
+    first.join(30)
+    second.join(30)
+    assert (tmp_path / report.NAME).read_text() == "second"
 
 
 # (second it began, or None; seconds it took) of each run
