@@ -66,6 +66,14 @@ def prepare(
             r"apart, e.g. '(head\d+)_'. By default DICOM's PatientID, and each volume for itself."
         ),
     ] = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TABLE.csv",
+            help="Instead: a CSV with the columns file (relative to SRC) and group, the patient "
+            "each file shows.",
+        ),
+    ] = None,
     plane: Annotated[
         str, typer.Option(help="axial, sagittal, coronal or any: other slices are left out.")
     ] = "any",
@@ -126,6 +134,7 @@ def prepare(
         rgb=rgb,
         allow_burned_in=allow_burned_in,
         group_pattern=group_pattern,
+        groups=groups,
         split=split,
         test_fraction=test_fraction,
         min_brain=min_brain,
@@ -144,7 +153,7 @@ def prepare(
         which = "" if made.nameless == info.count else f" of {made.nameless:,} slices"
         print(
             f"warning: patients{which} are unknown: slices of one patient may stand on both sides; "
-            "tell them apart with --group-pattern"
+            "tell them apart with --group-pattern or --groups"
         )
     if made.assumed > 1 and info.split.by == "patient" and "test" in info.split.counts:
         print(

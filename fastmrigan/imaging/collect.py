@@ -12,6 +12,7 @@ from pathlib import Path
 from fastmrigan.errors import UsageError
 from fastmrigan.imaging.options import PrepareOptions
 from fastmrigan.imaging.pairs import Job, Named, find_label_maps, pair_folder, pair_table
+from fastmrigan.imaging.tables import read_groups
 from fastmrigan.imaging.walker import (
     DICOMDIR,
     Refused,
@@ -83,6 +84,9 @@ def request_of(found: Found, options: PrepareOptions) -> str:
     asked |= {"label_maps": found.label_maps is not None or options.label_maps}
     for name in NOT_ASKED:
         del asked[name]
+    del asked["groups"]
+    if options.groups is not None:
+        asked["groups"] = sorted(read_groups(options.groups).items())
     total = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
     for name, path in found.files():
         total.update(f"{path.stat().st_size} {name}\n".encode("utf-8", "surrogateescape"))
@@ -122,6 +126,10 @@ def jobs_of(
     pattern = options.group_pattern
     if pattern is not None and jobs and not any(re.search(pattern, job.name) for job in jobs):
         raise UsageError(f"--group-pattern {pattern}: matches no name, e.g. {jobs[0].name}")
+    if options.groups is not None and jobs:
+        groups = read_groups(options.groups)
+        if not any(job.name in groups for job in jobs):
+            raise UsageError(f"--groups {options.groups}: names no file, e.g. {jobs[0].name}")
     return [stamped(job, members.stamps) for job in jobs], refused
 
 

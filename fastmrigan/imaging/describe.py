@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -28,6 +28,7 @@ from fastmrigan.imaging.records import (
 )
 from fastmrigan.imaging.split import Side, Ties, split
 from fastmrigan.imaging.squares import Facts
+from fastmrigan.imaging.tables import read_groups
 from fastmrigan.imaging.units import Unit
 from fastmrigan.progress import Progress
 
@@ -130,6 +131,7 @@ def steps_of(count: int) -> Progress:
 def listing(units: Sequence[Unit], entries: Sequence[Entry], options: PrepareOptions) -> Listed:
     """All slices of all units; series are numbered in order of appearance."""
     listed = Listed()
+    groups = {} if options.groups is None else read_groups(options.groups)
     count = 0
     for unit, entry in zip(units, entries, strict=True):
         if not entry.facts:
@@ -140,7 +142,7 @@ def listing(units: Sequence[Unit], entries: Sequence[Entry], options: PrepareOpt
             number = count
         size = len(entry.facts)
         listed.facts += entry.facts
-        listed.patients += [patient_of(unit, entry, options.group_pattern)] * size
+        listed.patients += [patient_of(unit, entry, options.group_pattern, groups)] * size
         listed.series += [number] * size
         listed.contrasts += [unit.contrast] * size
         listed.target_contrasts += [unit.target_contrast] * size
@@ -161,9 +163,14 @@ def listing(units: Sequence[Unit], entries: Sequence[Entry], options: PrepareOpt
     return listed
 
 
-def patient_of(unit: Unit, entry: Entry, pattern: str | None) -> tuple[str, str] | None:
-    """Who a unit shows, as far as is known: a pattern comes before what the file itself says."""
+def patient_of(
+    unit: Unit, entry: Entry, pattern: str | None, groups: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """Who a unit shows, as far as is known: a table or a pattern comes before what the file itself
+    says."""
     name = unit.jobs[0].name
+    if name in groups:
+        return "table", groups[name]
     match = re.search(pattern, name) if pattern is not None else None
     if match is not None and match[1] is not None:
         return "pattern", match[1]

@@ -32,6 +32,7 @@ class PrepareOptions:
     label_maps: str | None = None  # a folder, or a pattern with {folder} and {stem}
     tumour_area: float = 20.0  # mm² of labels from which a slice is "tumour": 5 mm across
     group_pattern: str | None = None  # its first group, found in the relative name, is the patient
+    groups: Path | None = None  # a CSV with the columns file and group, which is the patient
     plane: str = ANY_PLANE  # or one of PLANES: slices of other planes are left out
     isotropic: str | None = None  # FINEST or millimetres: in-plane resampling
     rgb: str = "refuse"  # colour DICOM; pictures are always converted
@@ -95,6 +96,8 @@ class PrepareOptions:
     def check_pattern(self) -> None:
         if self.group_pattern is None:
             return
+        if self.groups is not None:
+            raise UsageError("--groups and --group-pattern both tell patients apart; give one")
         try:
             groups = re.compile(self.group_pattern).groups
         except re.error as error:

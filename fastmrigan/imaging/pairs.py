@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fastmrigan.errors import UsageError
+from fastmrigan.imaging.tables import read_columns
 from fastmrigan.imaging.walker import Refused, Walk, keep_regular, printable, stem
 
 Named = tuple[str, Path]  # a name to show and to match by, and where the file is
@@ -67,18 +67,7 @@ def pair_table(root: Path, table: Path) -> tuple[list[Job], list[Refused]]:
     Rows whose files are absent, or lie outside `root`, are refused by name. Raises UsageError
     for a table that cannot be read as one.
     """
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            rows = [(row.get("source"), row.get("target")) for row in reader]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UsageError(f"--pairs {table}: not a CSV file ({error})") from error
-    if not {"source", "target"} <= set(columns):
-        raise UsageError(
-            f"--pairs {table}: expected the columns source and target, found "
-            f"{', '.join(columns) or 'none'}"
-        )
+    rows = read_columns("--pairs", table, ("source", "target"))
     jobs, refused = [], []
     absent = f"is not there, though {printable(table.name)} names it"
     for number, (source, target) in enumerate(rows, start=2):

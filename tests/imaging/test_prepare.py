@@ -20,6 +20,7 @@ from fastmrigan.imaging.geometry import fit_square
 from fastmrigan.imaging.grading import Grading, grade, ungrade
 from fastmrigan.imaging.options import PrepareOptions
 from fastmrigan.imaging.prepare import prepare
+from fastmrigan.imaging.walker import natural
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -121,6 +122,45 @@ def test_patients_by_pattern_leave_no_trace_of_their_names(tmp_path: Path) -> No
     assert all(len(side) == 1 for side in sides.values())
     assert sum(r.split == "test" for r in records) == 4
     assert "head" not in (tmp_path / "out" / "index.jsonl").read_text()
+
+
+def test_patients_by_a_table(tmp_path: Path) -> None:
+    source, table = folder(tmp_path / "in", 16), tmp_path / "groups.csv"
+    names = [path.relative_to(source).as_posix() for path in source.rglob("*.png")]
+    names.sort(key=natural)  # as they are numbered
+    who = [f"Jane Doe {number % 4}" for number in range(16)]
+    rows = [f"{patient},{name},64" for patient, name in zip(who, names, strict=True)]
+    table.write_text("\n".join(["group,file,width", *rows]))
+    options = PrepareOptions(size=32, groups=table, test_fraction=0.25)
+    made = prepare(source, tmp_path / "out", options)
+    assert made.info.split.by == "patient"
+    records = PreparedDataset.open(tmp_path / "out").records
+    found = {(patient, r.group, r.split) for patient, r in zip(who, records, strict=True)}
+    assert len(found) == len({group for _, group, _ in found}) == 4  # one side for each
+    assert sum(r.split == "test" for r in records) == 4
+    assert "Jane" not in (tmp_path / "out" / "index.jsonl").read_text()
+    assert prepare(source, tmp_path / "out", options).info == made.info  # as it is
+    table.write_text(table.read_text().replace("Doe 3", "Doe 2"))
+    with pytest.raises(UsageError, match="--force"):
+        prepare(source, tmp_path / "out", options)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "No such file or directory"),
+        ("name,patient\na.png,1\n", "expected the columns file and group, found name, patient"),
+        ("file,group\nb.png,1\n", "names no file, e.g. normal/head0_slice0.png"),
+        ("file,group\nb.png,1\nb.png,2\n", "b.png is in the groups 1 and 2; keep one"),
+    ],
+)
+def test_tables_of_patients_that_are_none(tmp_path: Path, text: str | None, told: str) -> None:
+    table = tmp_path / "groups.csv"
+    if text is not None:
+        table.write_text(text)
+    with pytest.raises(UsageError, match=rf"--groups {table}: {told}"):
+        prepare(folder(tmp_path / "in", 3), tmp_path / "out", PrepareOptions(groups=table))
+    assert not (tmp_path / "out").exists()
 
 
 def twins(root: Path, count: int) -> tuple[Path, Path]:
@@ -288,6 +328,7 @@ def test_the_output_may_lie_in_the_source(tmp_path: Path) -> None:
         (PrepareOptions(group_pattern="("), r"--group-pattern \("),
         (PrepareOptions(group_pattern="head"), "has no group in parentheses"),
         (PrepareOptions(group_pattern="(zebra)"), "matches no name, e.g. normal/head0_slice0.png"),
+        (PrepareOptions(group_pattern="(a)", groups=Path("x.csv")), "both tell patients apart"),
         (PrepareOptions(pairs=Path("nowhere")), "--pairs nowhere: no such file or folder"),
         (PrepareOptions(split="patient"), "--split patient: 3 of 3 slices have no patient"),
     ],

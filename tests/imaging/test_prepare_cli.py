@@ -35,7 +35,7 @@ def test_success(tmp_path: Path, source: Path, fastmrigan) -> None:
     assert "split by duplicates (not every slice has a patient): 3 train, 1 test" in done.stdout
     assert "ignored files that are no images: 1 .md" in done.stdout
     unknown = "warning: patients are unknown: slices of one patient may stand on both sides; tell"
-    assert f"{unknown} them apart with --group-pattern" in done.stdout
+    assert f"{unknown} them apart with --group-pattern or --groups" in done.stdout
     pattern = ("--group-pattern", r"(\d)\.png")
     done = fastmrigan("prepare", source, "--out", tmp_path / "grouped", *pattern)
     assert done.returncode == 0, done.stderr

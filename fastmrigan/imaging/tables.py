@@ -1,0 +1,44 @@
+"""Tables that say what belongs together: CSV files with a line of column names."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from fastmrigan.errors import UsageError
+
+
+def read_columns(option: str, table: Path, columns: tuple[str, str]) -> list[tuple[str, str]]:
+    """Two columns of a CSV file, a row each; what a row lacks is empty.
+
+    Raises UsageError, which names the option, for a file that is no such table.
+    """
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            there = reader.fieldnames or []
+            rows = [(row.get(columns[0]) or "", row.get(columns[1]) or "") for row in reader]
+    except OSError as error:
+        raise UsageError(f"{option} {table}: {error.strerror}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UsageError(f"{option} {table}: not a CSV file ({error})") from error
+    if not set(columns) <= set(there):
+        raise UsageError(
+            f"{option} {table}: expected the columns {' and '.join(columns)}, found "
+            f"{', '.join(there) or 'none'}"
+        )
+    return rows
+
+
+def read_groups(table: Path) -> dict[str, str]:
+    """Who each file shows, by a CSV with the columns file (relative to the source) and group.
+
+    Raises UsageError for a table that cannot be read as one, or gives a file two groups.
+    """
+    groups: dict[str, str] = {}
+    for file, group in read_columns("--groups", table, ("file", "group")):
+        if file and group and groups.setdefault(file, group) != group:
+            raise UsageError(
+                f"--groups {table}: {file} is in the groups {groups[file]} and {group}; keep one"
+            )
+    return groups
