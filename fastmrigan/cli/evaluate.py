@@ -59,8 +59,8 @@ def evaluate(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only these measures, parted by commas: pairs, frechet, kid, radiomics, manifold, "
-            "diversity, copies, two-sample, classifier, utility, discriminator."
+            help="Only these measures, parted by commas: pairs, sources, frechet, kid, radiomics, "
+            "manifold, diversity, copies, two-sample, classifier, utility, discriminator."
         ),
     ] = None,
     skip: Annotated[

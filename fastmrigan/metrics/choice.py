@@ -8,6 +8,7 @@ from fastmrigan.errors import UsageError
 
 MEASURES = {
     "pairs": "MAE, PSNR, SSIM and MS-SSIM of translated slices against their true targets",
+    "sources": "how far translated slices went from the slices they were made of",
     "frechet": "Frechet distances with their floors; FID where --inception-weights is given",
     "kid": "kernel distances; KID where --inception-weights is given",
     "radiomics": "Frechet distance on radiomic features",

@@ -50,9 +50,16 @@ def two_sample_measures(
 
 
 def tumour_measures(
-    labelled: SliceSet, tumour: Labels, made: SliceSet, seed: int, variety: str
+    labelled: SliceSet,
+    tumour: Labels,
+    made: SliceSet,
+    seed: int,
+    variety: str,
+    sources: npt.NDArray[np.float32] | None = None,
 ) -> list[Measure]:
     """The share of synthetic slices that a classifier of labelled ones [N, H, W] calls tumour.
+
+    sources: the slices [M, H, W] that were translated, of which the share is told too.
 
     variety: how unlike each other they are, which stands beside it: one slice made over and over
     may be called tumour every time.
@@ -63,6 +70,22 @@ def tumour_measures(
     score = network.held_out(labelled.slices[test], tumour[test])
     called = int((network.predict_tumour(made.slices) >= 0.5).sum())
     asked = score.tumour + score.normal
+    before = []
+    if sources is not None:
+        calls = int((network.predict_tumour(sources) >= 0.5).sum())
+        before.append(
+            Measure(
+                "called_tumour_untranslated",
+                "their sources called tumour",
+                calls / len(sources),
+                "context",
+                "What the same classifier calls the slices before they were translated.",
+                share=True,
+                interval=wilson(calls, len(sources)),
+                section="tumours",
+                over=f"{len(sources):,} source slices",
+            )
+        )
     return [
         Measure(
             "called_tumour",
@@ -78,6 +101,7 @@ def tumour_measures(
             section="tumours",
             remark=variety,
         ),
+        *before,
         Measure(
             "classifier_accuracy",
             "the classifier's own accuracy",

@@ -22,10 +22,15 @@ class Direction:
 
     label: str | None  # of the real slices that they should look like
     targets: bool  # whether those are the target side of a paired dataset
-    origins: Origins | None  # where --real is the paired dataset that was translated
+    origins: Origins | None  # where --real is the dataset that was translated
     no_pairs: str = ""  # why there are no pairs, where there are none
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)  # for the report's settings
+
+    @property
+    def pairs(self) -> Origins | None:
+        """The origins, where that dataset has a true target for each."""
+        return None if self.no_pairs else self.origins
 
 
 def direction_of(
@@ -58,6 +63,7 @@ def direction_of(
 
     info = read_info(real) if (real / "dataset.json").is_file() else None
     origins = read_origins(made.path, limit) if made.facts.get("task") == "translate" else None
+    ours = info is not None and origins is not None and origins.dataset == info.fingerprint
     if info is None or not info.paired:
         reason = "--real is no prepared dataset of pairs (`fastmrigan prepare --pairs`)"
     elif origins is None:
@@ -70,7 +76,7 @@ def direction_of(
     else:
         makes = metadata.target_contrast if metadata is not None else one_way(trained)
         return Direction(label, True, origins, "", other_contrast(info, makes), facts)
-    return Direction(label, makes_targets, None, reason, [], facts)
+    return Direction(label, makes_targets, origins if ours else None, reason, [], facts)
 
 
 def model_of(path: Path, made: SliceSet) -> ModelMetadata:

@@ -6,14 +6,19 @@ from fastmrigan.metrics import run_measures, spaces
 from fastmrigan.metrics.evaluation_inputs import Inputs
 from fastmrigan.metrics.extraction import FeatureNetwork, radiomic_network, random_network
 from fastmrigan.metrics.measure import Measure
+from fastmrigan.metrics.paired import Float32
+from fastmrigan.metrics.sources import untranslated_measures
 from fastmrigan.metrics.spaces import Space
 
 UNTRAINED = 2000  # slices drawn from the untrained generator, at most
 ENOUGH = 2048  # below this many slices on a side the report warns
 
 
-def distances(inputs: Inputs, chosen: set[str]) -> list[Measure]:
-    """Frechet and kernel distances in every space, and the manifold measures in the best one."""
+def distances(inputs: Inputs, chosen: set[str], sources: Float32 | None = None) -> list[Measure]:
+    """Frechet and kernel distances in every space, and the manifold measures in the best one.
+
+    sources: the slices [M, H, W] that were translated, whose own distance stands beside.
+    """
     seed = inputs.asked.seed
     found: list[Measure] = []
     if chosen & {"frechet", "kid", "manifold"}:
@@ -23,6 +28,9 @@ def distances(inputs: Inputs, chosen: set[str]) -> list[Measure]:
                 found += spaces.frechet_measures(space, seed)
                 if space.key == "fd_random":
                     found += untrained(inputs, space, found[0].value)
+                    if sources is not None:
+                        features = random_network()(sources, label="untranslated, fd-random")
+                        found += untranslated_measures(space.real, features, found[0].value)
             if "kid" in chosen:
                 found += spaces.kernel_measures(space, seed)
         if "manifold" in chosen:

@@ -18,8 +18,9 @@ from fastmrigan.metrics.measure import Measure
 from fastmrigan.metrics.memorisation import find_copies
 from fastmrigan.metrics.nearest import Nearest, by_correlation, of_copies
 from fastmrigan.metrics.needs import lacking, left_out, over_made, over_sets, unseen
-from fastmrigan.metrics.paired import PairResult, find_pairs, score_pairs
+from fastmrigan.metrics.paired import Float32, PairResult, find_pairs, score_pairs
 from fastmrigan.metrics.slice_sets import SliceSet
+from fastmrigan.metrics.sources import Changes, change_measures, changes, source_slices
 
 KIND = "fastmrigan-evaluation"
 SCHEMA = 2  # of report.json; 1 had neither intervals nor pairs
@@ -35,6 +36,7 @@ class Evaluation:
     versions: dict[str, str] = field(default_factory=dict)
     measures: list[Measure] = field(default_factory=list)
     pairs: PairResult | None = None
+    changes: Changes | None = None  # from source slices to their translations
     nearest: Nearest | None = None  # pairs to look at for copies
     curves: list[dict[str, Any]] = field(default_factory=list)  # rows of the run's metrics.jsonl
     warnings: list[str] = field(default_factory=list)
@@ -82,13 +84,17 @@ def evaluate(asked: Asked) -> Evaluation:
     if "pairs" in able:
         result.pairs = pair_result(inputs)
         result.measures += [row.measure for row in result.pairs.rows]
-    result.measures += distances(inputs, able)
+    sources = source_slices(inputs)  # [M, H, W], of which the translations were made
+    result.measures += distances(inputs, able, sources)
+    if "sources" in able and sources is not None:
+        result.changes = changes(sources, inputs.made.slices)
+        result.measures += change_measures(result.changes, asked.seed)
     if not inputs.inception and able & {"frechet", "kid"}:
         result.left_out["FID and KID"] = (
             f"need the published Inception weights; give --inception-weights {WEIGHTS}"
         )
     if able & {"diversity", "classifier"}:  # without variety nothing follows from a share
-        add_variety(result, inputs, able)
+        add_variety(result, inputs, able, sources)
     simple: dict[str, Callable[[Inputs], list[Measure]]] = {
         "two-sample": two_sample,
         "utility": utility,
@@ -107,7 +113,7 @@ def evaluate(asked: Asked) -> Evaluation:
 
 
 def pair_result(inputs: Inputs) -> PairResult:
-    origins = inputs.direction.origins
+    origins = inputs.direction.pairs
     assert origins is not None  # or lacking() had said so
     dataset = PreparedDataset.open(inputs.asked.real)
     return score_pairs(
@@ -115,7 +121,9 @@ def pair_result(inputs: Inputs) -> PairResult:
     )
 
 
-def add_variety(result: Evaluation, inputs: Inputs, able: set[str]) -> None:
+def add_variety(
+    result: Evaluation, inputs: Inputs, able: set[str], sources: Float32 | None
+) -> None:
     """How like each other the slices are, and what a classifier calls them, beside it."""
     seed = inputs.asked.seed
     likeness = measures.diversity(inputs.real.slices, inputs.made.slices, seed)
@@ -125,7 +133,7 @@ def add_variety(result: Evaluation, inputs: Inputs, able: set[str]) -> None:
     if "classifier" in able:
         assert inputs.labelled is not None
         found = classifier_measures.tumour_measures(
-            *inputs.labelled, inputs.made, seed, measures.variety_remark(likeness)
+            *inputs.labelled, inputs.made, seed, measures.variety_remark(likeness), sources
         )
         over = over_made(inputs, len(inputs.made.slices))
         result.measures += [m if m.over else replace(m, over=over) for m in found]

@@ -13,11 +13,13 @@ from fastmrigan.metrics.choice import MEASURES, SLOW, named
 from fastmrigan.metrics.evaluation_inputs import Inputs
 from fastmrigan.metrics.two_sample import FEWEST as FEWEST_TOLD_APART
 
+OF_TRANSLATIONS = ("pairs", "sources")
+
 
 def left_out(chosen: frozenset[str], inputs: Inputs) -> dict[str, str]:
     """What is not measured, though nobody said so: why. UsageError for what was asked for by name.
 
-    Where nothing was translated, nobody misses the pairs.
+    Where nothing was translated, nobody misses the pairs, nor the sources.
     """
     asked = inputs.asked
     unasked = frozenset() if asked.only else SLOW - chosen - named("--skip", asked.skip)
@@ -26,7 +28,7 @@ def left_out(chosen: frozenset[str], inputs: Inputs) -> dict[str, str]:
         reason = lacking(name, inputs)
         if reason and name in chosen and asked.only:
             raise UsageError(f"--only {name}: {reason}")
-        if reason and name in chosen and (name != "pairs" or translates(inputs)):
+        if reason and name in chosen and (name not in OF_TRANSLATIONS or translates(inputs)):
             found[name] = reason
         elif not reason and name in unasked:
             found[name] = f"takes minutes; give --thorough, or --only {name}"
@@ -45,6 +47,8 @@ def lacking(name: str, inputs: Inputs) -> str:
     real, made = len(inputs.real.slices), len(inputs.made.slices)
     if name == "pairs":
         return inputs.direction.no_pairs
+    if name == "sources" and inputs.direction.origins is None:
+        return "--real is not the prepared dataset that was translated"
     if name == "manifold" and min(real // 2, made) <= spaces.NEIGHBOURS:
         return (
             f"needs {2 * (spaces.NEIGHBOURS + 1)} real and {spaces.NEIGHBOURS + 1} synthetic "
@@ -77,7 +81,7 @@ def unseen(inputs: Inputs) -> npt.NDArray[np.int64]:
 
     The translation of a training pair is meant to be like its target: it is no copy.
     """
-    origins = inputs.direction.origins
+    origins = inputs.direction.pairs
     if origins is None:
         return np.arange(len(inputs.made.slices))
     train = PreparedDataset.open(inputs.asked.real).select("train")
@@ -92,7 +96,7 @@ def over_sets(inputs: Inputs) -> str:
 
 def over_made(inputs: Inputs, count: int) -> str:
     """Of `count` synthetic slices: how many of them are translations of training pairs."""
-    if inputs.direction.origins is None:
+    if inputs.direction.pairs is None:
         return f"{count:,} synthetic slices"
     known = len(inputs.made.slices) - len(unseen(inputs))
     if count == len(inputs.made.slices):

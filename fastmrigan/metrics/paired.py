@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastmrigan.errors import InputRejected, UsageError
+from fastmrigan.errors import UsageError
 from fastmrigan.imaging.dataset import PreparedDataset, open_array
 from fastmrigan.imaging.mask import brain_mask
 from fastmrigan.imaging.quantise import to_float, to_uint8
@@ -23,7 +23,7 @@ from fastmrigan.metrics.bootstrap import interval
 from fastmrigan.metrics.measure import Better, Measure
 from fastmrigan.metrics.similarity import SCALES, WINDOW, compare, ms_ssim
 from fastmrigan.metrics.slice_sets import patients
-from fastmrigan.metrics.translated import Origins
+from fastmrigan.metrics.translated import Origins, check_known
 from fastmrigan.progress import Progress
 
 Float32 = npt.NDArray[np.float32]
@@ -117,11 +117,7 @@ def find_pairs(
     pairs of this label. Raises UsageError where none is left, InputRejected where a record names a
     slice that the dataset does not have.
     """
-    if len(origins.index) != len(made) or origins.index.max() >= len(dataset):
-        raise InputRejected(
-            f"{dataset.path}: has no input for each translated slice, though its fingerprint is "
-            "theirs; translate again"
-        )
+    check_known(origins, len(made), dataset)
     kept = np.array([label in (None, dataset.records[i].label) for i in origins.index])
     if not kept.any():
         raise UsageError(f"{dataset.path}: none of the translated slices has the label {label!r}")

@@ -16,7 +16,7 @@ import fastmrigan
 from fastmrigan.errors import UsageError
 from fastmrigan.files import beside, write_whole
 from fastmrigan.metrics.paired import PairResult
-from fastmrigan.metrics.report_pictures import difference_maps, neighbours, sheets
+from fastmrigan.metrics.report_pictures import change_maps, difference_maps, neighbours, sheets
 from fastmrigan.metrics.report_tables import (
     measures_table,
     pairs_table,
@@ -24,6 +24,7 @@ from fastmrigan.metrics.report_tables import (
     tiles,
 )
 from fastmrigan.metrics.slice_sets import SliceSet
+from fastmrigan.metrics.sources import Changes
 from fastmrigan.pages.charts import histogram, line_chart
 from fastmrigan.pages.page import settings_table, whole_page
 
@@ -92,6 +93,7 @@ def page(evaluation: Evaluation) -> str:
         *left_out(evaluation.left_out),
         "<h2>Slices</h2>",
         sheets(real, made, int(evaluation.settings["seed"])),
+        *(change_sections(evaluation.changes) if pairs is None else []),
         "<h2>Intensities</h2>",
         intensities(real, made),
     ]
@@ -127,6 +129,10 @@ def pair_sections(pairs: PairResult) -> list[str]:
         "<h2>Difference maps</h2>",
         difference_maps(pairs),
     ]
+
+
+def change_sections(changes: Changes | None) -> list[str]:
+    return [] if changes is None else ["<h2>What changed</h2>", change_maps(changes)]
 
 
 def same_heads() -> str:

@@ -12,6 +12,7 @@ from fastmrigan.imaging.quantise import to_uint8
 from fastmrigan.metrics.nearest import Nearest
 from fastmrigan.metrics.paired import METRICS, REGIONS, PairResult
 from fastmrigan.metrics.slice_sets import SliceSet
+from fastmrigan.metrics.sources import Changes
 from fastmrigan.pages.page import figure, picture
 
 Float32 = npt.NDArray[np.float32]
@@ -66,6 +67,29 @@ def difference_maps(result: PairResult) -> str:
         f'<p class="soft">By {escape(measure)}, of {len(result.judged):,} pairs. Difference: '
         "translation less target; red is too bright, blue too dark, black is right, full colour "
         f"{SPAN:g} or more of the 2 that slices span.</p>{''.join(rows)}"
+    )
+
+
+def change_maps(changes: Changes) -> str:
+    """The least, the median and the most changed slice: source, translation, difference."""
+    rows = []
+    for name, i in changes.shown.items():
+        source, made = changes.sources[i], changes.made[i]
+        panels = (
+            ("source", to_uint8(source)),
+            ("translation", to_uint8(made)),
+            ("difference", signed(made - source)),
+        )
+        figures = "".join(
+            figure(picture(panel, f"{name} slice: {what}"), what) for what, panel in panels
+        )
+        rows.append(
+            f'<h3>{name} slice</h3><p class="soft">SSIM to its source {changes.ssim[i]:.3f}.</p>'
+            f'<div class="panels">{figures}</div>'
+        )
+    return (
+        '<p class="soft">Difference: translation less source; red is brighter, blue darker, black '
+        f"unchanged, full colour {SPAN:g} or more of the 2 that slices span.</p>{''.join(rows)}"
     )
 
 

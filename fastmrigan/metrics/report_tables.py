@@ -18,6 +18,7 @@ BETTER = {
 }
 SECTIONS = {  # of the table of measures, in their order
     "sets": "Synthetic against real slices",
+    "sources": "Translations against their sources",
     "tumours": "Tumours",
     "copies": "Copies of training slices",
     "run": "The run's own discriminator",
@@ -30,6 +31,7 @@ TILES = (
     "fd_random",
     "fd_random_over_floor",
     "fd_random_over_untrained",
+    "fd_random_over_untranslated",
     "called_tumour",
     "real_or_fake",
     "copies_flagged",

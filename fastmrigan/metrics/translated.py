@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastmrigan.errors import InputRejected
+from fastmrigan.imaging.dataset import PreparedDataset
 from fastmrigan.jobs.shards import DAMAGE, in_order, own_dicom
 
 
@@ -43,6 +44,15 @@ def read_origins(folder: Path, limit: int | None = None) -> Origins | None:
         )
     index = np.array([index for _, index in filter(None, labels)], np.int64)
     return Origins(datasets.pop(), index)
+
+
+def check_known(origins: Origins, count: int, dataset: PreparedDataset) -> None:
+    """Raises InputRejected where `dataset` lacks the input of one of `count` translations."""
+    if len(origins.index) != count or origins.index.max() >= len(dataset):
+        raise InputRejected(
+            f"{dataset.path}: has no input for each translated slice, though its fingerprint is "
+            "theirs; translate again"
+        )
 
 
 def _labels(folder: Path) -> Iterator[tuple[str, int] | None]:

@@ -53,7 +53,7 @@ def test_choice_of_measures(only, skip, thorough, chosen):
 
 
 def test_wrong_choices(world, measure):
-    with pytest.raises(UsageError, match="--only 'ssim': unknown; choose among pairs, frechet"):
+    with pytest.raises(UsageError, match="--only 'ssim': unknown; choose among pairs, sources"):
         choose(["ssim"], [])
     with pytest.raises(UsageError, match="--only and --skip leave nothing"):
         choose(["kid"], ["kid"])
