@@ -4,6 +4,7 @@
 # make fuzz      the image reader under atheris, for SECONDS=600
 # make check     what pre-commit runs: ruff, mypy, clang-format
 # make format    what ruff and clang-format can mend by themselves
+# make results-RECIPE  trains it on real slices, measures it and prints its rows of RESULTS.md
 # make reproduction  REPRODUCTION.md anew, from docs/reproduction, the recipes and RESULTS.md
 #
 # PYTHON=python3.12        another interpreter (3.11 or later)
@@ -75,6 +76,11 @@ format: environment
 
 reproduction: install
 	$(BIN)/python docs/reproduction/generate.py
+
+# A recipe on real slices, hours on a CPU; REAL_DATA=FOLDER says where they lie.
+results-%: install
+	$(BIN)/python benchmarks/results_of.py $* --work build/results \
+	  $(if $(REAL_DATA),--data $(REAL_DATA)) --json build/results/$*.json
 
 # A virtual environment that is whole, or a new one: half-made and broken ones are thrown away.
 environment:

@@ -1,0 +1,95 @@
+"""What measures recipes on real slices: its commands are commands of ours, its bars decide."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+import results_of
+import results_plans
+from results_plans import PLANS, Experiment, pair_figures, set_figures, value_of
+
+from fastmrigan.cli import build_app
+from fastmrigan.training.recipe_file import load_recipe
+
+EXPERIMENTS = [
+    pytest.param(recipe, experiment, id=f"{recipe}-{experiment.name}")
+    for recipe, experiments in PLANS.items()
+    for experiment in experiments
+]
+
+
+@pytest.mark.parametrize(("recipe", "experiment"), EXPERIMENTS)
+def test_every_command_can_be_meant(recipe, experiment, tmp_path):
+    from typer.main import get_command
+
+    commands = get_command(build_app()).commands
+    trains = False
+    for name, *words in experiment.commands(tmp_path / "data", tmp_path):
+        parsed = commands[name].make_context(name, words).params  # or raises
+        if name == "train":
+            trains = parsed["recipe"] == recipe
+            load_recipe(recipe, parsed["set_"])
+    assert trains
+
+
+def measure(value, **facts):
+    return {"name": "a name", "value": value, "interval": [value - 1, value + 1], **facts}
+
+
+def test_bars_of_pairs():
+    numbers = {
+        "measures": {"ssim": measure(0.95), "psnr": measure(26.9)},
+        "pairs": {
+            "floors": {
+                "ssim": {"intensity_table": 0.91, "plain_copy": 0.2},
+                "psnr": {"intensity_table": 25.0, "plain_copy": 10.0},
+            }
+        },
+    }
+    bars = {"ssim": results_plans.above_table, "psnr": results_plans.decibels_above(2)}
+    ssim, psnr = pair_figures(numbers, "T1 to T2", bars)
+    assert (ssim.met, psnr.met) == (True, False)  # 0.91 + 0.03, and 27.0
+    assert ssim.bar == "at least 0.940 (a third of the table's rest)"
+    assert ssim.floors == {"table": 0.91, "copy": 0.2}
+    assert psnr.text == "26.90 (25.90 to 27.90)"
+    (free, _) = pair_figures(numbers, "T1 to T2", {})
+    assert (free.bar, free.met) == ("", None)
+
+
+@pytest.mark.parametrize(("value", "met"), [(0.5, True), (0.6, True), (0.7, False)])
+def test_bars_of_sets(value, met):
+    numbers = {"measures": {"d": measure(value, reference=0.2, share=False)}}
+    (found,) = set_figures(numbers, "all", {"d": ("at most 0.6", 0.6), "unmeasured": None})
+    assert found.met is met
+    assert set_figures(numbers, "all", {"d": ("at least 0.6", 0.6)})[0].met is (value >= 0.6)
+    assert found.beside == "reference 0.2"
+    assert value_of(numbers, "d") == value
+
+
+def test_what_is_done_is_not_run_again(tmp_path, monkeypatch):
+    """A command that failed runs again, and its seconds count."""
+    ran = []
+
+    def started(words):
+        ran.append(words)
+        return subprocess.Popen([sys.executable, "-c", f"raise SystemExit({3 * (len(ran) == 2)})"])
+
+    monkeypatch.setattr(results_of, "started", started)
+    experiment = Experiment("e", "E", ("prepare {data} --out {work}/set", "train x"), lambda _: [])
+    with pytest.raises(SystemExit) as ended:
+        results_of.run_steps(experiment, tmp_path, tmp_path / "work")
+    assert ended.value.code == 3
+    steps = results_of.run_steps(experiment, tmp_path, tmp_path / "work")
+    assert [words[0] for words in ran] == ["prepare", "train", "train"]
+    lines = (tmp_path / "work" / results_of.LEDGER).read_text().splitlines()
+    assert [json.loads(line)["status"] for line in lines] == [0, 3, 0]
+    assert [step["command"].split()[1] for step in steps] == ["prepare", "train"]
+    assert steps[1]["seconds"] == pytest.approx(
+        sum(json.loads(line)["seconds"] for line in lines[1:]), abs=0.1
+    )
+    told = results_of.relative(steps, tmp_path / "data", tmp_path / "work")
+    assert shlex.split(told[0]["command"])[-1] == "WORK/set"
