@@ -130,8 +130,13 @@ def take(lock: int, folder: Path, out: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(lock), folder.stat()):
             return
-    except OSError:
+    except (BlockingIOError, FileNotFoundError):
         pass
+    except OSError as error:  # of a network's file system, say
+        raise UsageError(
+            f"--out {out}: its file system locks no folders ({error.strerror}), and two processes "
+            "could not be told apart; prepare it on a local disk, and copy it there"
+        ) from error
     raise UsageError(
         f"--out {out}: another process is preparing it; wait for it, or name another folder"
     )

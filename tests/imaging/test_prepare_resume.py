@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -221,6 +222,17 @@ def test_one_at_a_time(tmp_path: Path, source: Path) -> None:
         prepare(source, tmp_path / "out", SMALL)
     os.close(lock)  # as the end of that process would
     assert prepare(source, tmp_path / "out", SMALL).info.count == 14
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_file_system_that_locks_no_folders(tmp_path: Path, source: Path, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(output.fcntl, "flock", refuse)
+    with pytest.raises(UsageError, match=r"locks no folders \(Bad file descriptor\)"):
+        prepare(source, tmp_path / "out", SMALL)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("quick")
