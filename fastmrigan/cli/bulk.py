@@ -258,6 +258,7 @@ def start(job: Ready, workers: int | None = None, cluster: RayOptions | None = N
     else:
         generator = job.spec.engine.open(job.model)
         print(engine_line(generator))
+        job.spec.check_unchanged(job.work)  # of several jobs it may have been hours ago
         made = Job(job.work, output, generator, gate=job.spec.open_gate(job.model))
         result = run(made, job.spec.part(job.work))
     line, gate = result_line(output.out, result), job.spec.gate

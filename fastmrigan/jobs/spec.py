@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fastmrigan.errors import UsageError
 from fastmrigan.imaging.dataset import Marks, PreparedDataset, marks
 from fastmrigan.jobs.gate import Gate, GateOptions
 from fastmrigan.jobs.job import Job, Work
@@ -105,6 +106,14 @@ class JobSpec:
         if not isinstance(self.inputs, Translated):
             return self
         return replace(self, inputs=replace(self.inputs, read=work.read))
+
+    def check_unchanged(self, work: Work) -> None:
+        """Raises UsageError where the inputs' files were changed since `work` was planned of them:
+        what they are named by, their fingerprint, would not be theirs any more."""
+        if isinstance(self.inputs, Translated) and marks(self.inputs.inputs) != work.read:
+            raise UsageError(
+                f"{self.inputs.inputs}: was changed since the job was planned; run the same command"
+            )
 
     def open(self) -> Job:
         """The job with its engine, compiled."""

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import inspect
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 import tiny_model as tiny
 from PIL import Image
 
+from fastmrigan.cli import bulk
 from fastmrigan.cli.synth import synth
 from fastmrigan.cli.translate import translate
 from fastmrigan.errors import UsageError
@@ -317,6 +319,29 @@ def test_all_mistakes_are_told_at_once(command, write, data):
     assert "negative.onnx: cannot read the model file" in above
     assert "job 1: " in last
     assert last.endswith(" (and 1 more, named above)")
+
+
+def test_inputs_that_change_while_another_job_runs(
+    command, write, models, data, tmp_path, monkeypatch
+):
+    """They were read through when all was planned; what is made of others must not bear their
+    name."""
+    real = bulk.start
+
+    def start(job, *others):
+        code = real(job, *others)
+        with (tmp_path / "set" / "slices.npy").open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"x")
+        return code
+
+    monkeypatch.setattr(bulk, "start", start)
+    code, stdout, _ = command("run", write(TWO))
+    assert code == 2
+    first, second = stdout.splitlines()[-2:]
+    assert first.endswith(": done")
+    assert f"{tmp_path / 'set'}: was changed since the job was planned; run the same" in second
+    assert not list((tmp_path / "night" / "negative").glob("shard-*"))
 
 
 def test_an_engine_that_does_not_start_is_the_jobs_own_affair(

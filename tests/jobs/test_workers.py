@@ -338,12 +338,15 @@ def test_what_has_changed_since_is_read_through_again(translated, data, tmp_path
             file.seek(-1, os.SEEK_END)
             file.write(bytes([last ^ 1]))
 
+    spec.check_unchanged(work)
     harm()  # after its bytes were found to be those of its fingerprint, before the job starts
     changed = "its bytes are not those of its fingerprint"
     with pytest.raises(InputRejected, match=changed):
         supervisor.supervise(spec, work, 1)
     with pytest.raises(InputRejected, match=changed):
         known.open()
+    with pytest.raises(UsageError, match="set: was changed since the job was planned; run the"):
+        spec.check_unchanged(work)
     harm()
     assert len(known.open().plan) == 5  # whole again
     assert supervisor.supervise(spec, work, 1).made == INPUTS
