@@ -18,11 +18,7 @@ from fastmrigan.runtime import load
 from fastmrigan.runtime.latents import normal_latents
 
 SIDE = 32
-
-
 COUNT, SHARD = 60, 16
-
-
 # What the model makes of a latent, by which of its 8 numbers is the largest
 MAKES = ("head", "head", "blank", "saturated", "outlier", "copy", "head", "copy")
 
