@@ -18,9 +18,15 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """E.g. "1 file" and "2,000 files"; many: where it is not `one` and an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 class Progress:
     """Shows done / total, rate and time left on stderr; use it in a `with` statement.
 
+    `total` None is without a bound; of a total of 0 nothing is said. `unit` is a plural.
     `start` counts what an earlier run had done: shown as done, left out of the rate.
     `seconds_left`, where given, overrides the estimate (a run bounded by time, not by count).
     `shown` false says nothing: of several processes of one job, one reports.
@@ -29,7 +35,7 @@ class Progress:
     def __init__(
         self,
         label: str,
-        total: int,
+        total: int | None,
         unit: str,
         *,
         start: int = 0,
@@ -45,10 +51,12 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self.began = self._shown = time.monotonic()
-        if self.shown and sys.stderr.isatty():
+        if self.shown and sys.stderr.isatty() and self.total != 0:
             self._open_bar()
-        else:
-            self._print(f"{self.label}: starting at {self.done:,} of {self.total:,} {self.unit}")
+        elif self.total is None:
+            self._print(f"{self.label}: starting at {self._told(self.done)}")
+        elif self.total > 0:
+            self._print(f"{self.label}: starting at {self.done:,} of {self._told(self.total)}")
         return self
 
     def advance(
@@ -62,11 +70,11 @@ class Progress:
             self._bar.update(self._task, completed=self.done, text=self._tail(seconds_left))
         elif time.monotonic() - self._shown >= self.every_seconds:
             self._shown = time.monotonic()
-            share = 100 * self.done / max(self.total, 1)
-            self._print(
-                f"{self.label}: {self.done:,}/{self.total:,} {self.unit} ({share:.0f} %), "
-                + self._tail(seconds_left)
-            )
+            at = self._told(self.done)
+            if self.total is not None:
+                share = 100 * self.done / max(self.total, 1)
+                at = f"{self.done:,}/{self._told(self.total)} ({share:.0f} %)"
+            self._print(f"{self.label}: {at}, {self._tail(seconds_left)}")
 
     @property
     def seconds(self) -> float:
@@ -78,10 +86,14 @@ class Progress:
         """Units a second since this run began."""
         return (self.done - self.start) / self.seconds
 
+    def _told(self, count: int) -> str:
+        return counted(count, self.unit.removesuffix("s"), self.unit)
+
     def _tail(self, seconds_left: float | None) -> str:
-        rest = self.total - self.done
-        if seconds_left is None and (self.rate > 0 or rest <= 0):
-            seconds_left = rest / self.rate if rest > 0 else 0.0
+        if seconds_left is None and self.total is not None:
+            rest = self.total - self.done
+            if self.rate > 0 or rest <= 0:
+                seconds_left = rest / self.rate if rest > 0 else 0.0
         left = "time left unknown" if seconds_left is None else f"{duration(seconds_left)} left"
         text = f"{self.rate:,.1f} {self.unit}/s, {left}"
         return f"{text}, {self.note}" if self.note else text
@@ -117,7 +129,8 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        self._print(
-            f"{self.label}: {self.done - self.start:,} {self.unit} in {duration(self.seconds)} "
-            f"({self.rate:,.1f} {self.unit}/s)"
-        )
+        if self.total != 0:
+            self._print(
+                f"{self.label}: {self._told(self.done - self.start)} in {duration(self.seconds)} "
+                f"({self.rate:,.1f} {self.unit}/s)"
+            )

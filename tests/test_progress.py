@@ -28,3 +28,43 @@ def test_the_time_left(monkeypatch, capsys, start, made, given, tail):
         shown.advance(made, "a note", given)
     line = capsys.readouterr().err.splitlines()[1]
     assert line == f"synth: {start + made}/100 slices ({start + made} %), {tail}, a note"
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "told"),
+    [
+        (0, ("file",), "0 files"),
+        (1, ("file",), "1 file"),
+        (2000, ("file",), "2,000 files"),
+        (1, ("pair of slices", "pairs of slices"), "1 pair of slices"),
+        (2, ("pair of slices", "pairs of slices"), "2 pairs of slices"),
+    ],
+)
+def test_one_is_not_told_as_several(count, words, told):
+    assert progress.counted(count, *words) == told
+
+
+@pytest.mark.parametrize(
+    ("total", "start", "lines"),
+    [
+        (2, 0, ["prepare: starting at 0 of 2 files", "prepare: 1/2 files (50 %), ", "1 file in "]),
+        (1, 0, ["prepare: starting at 0 of 1 file", "prepare: 1/1 file (100 %), ", "1 file in "]),
+        (None, 5, ["prepare: starting at 5 files", "prepare: 6 files, 0.1 files/s, time", "1 file"]),
+    ],
+)
+def test_the_lines_of_a_log(monkeypatch, capsys, total, start, lines):
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with Progress("prepare", total, "files", start=start, every_seconds=10) as shown:
+        now += 10
+        shown.advance()
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == len(lines)
+    for line, expected in zip(told, lines, strict=True):
+        assert expected in line
+
+
+def test_nothing_is_told_of_nothing_to_do(capsys):
+    with Progress("prepare", 0, "files") as shown:
+        shown.say("a line of its own")
+    assert capsys.readouterr().err == "a line of its own\n"

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fastmrigan.progress import counted
+
 
 def bench(
     model: Annotated[
@@ -126,9 +128,10 @@ def bench(
     if budget_ms is not None:
         past = latency.past_budget(document, budget_ms)
         if past:
+            of = counted(len(document["measurements"]), "measurement")
             raise CheckFailed(
-                f"{model}: past the budget of {budget_ms:g} ms a call in {len(past)} of "
-                f"{len(document['measurements'])} measurements: {'; '.join(past)}"
+                f"{model}: past the budget of {budget_ms:g} ms a call in {len(past)} of {of}: "
+                f"{'; '.join(past)}"
             )
 
 

@@ -14,6 +14,7 @@ import typer
 
 from fastmrigan.cli.plan import show_plan
 from fastmrigan.cli.refusals import SHOWN, print_refused
+from fastmrigan.progress import counted
 
 if TYPE_CHECKING:
     from fastmrigan.jobs.cluster import RayOptions
@@ -275,7 +276,7 @@ def tell_rejects(job: Ready) -> int:
     images = job.images
     if images is not None and images.quarantined:
         print(
-            f"quarantined {len(images.quarantined):,} DICOM files, named in "
+            f"quarantined {counted(len(images.quarantined), 'DICOM file')}, named in "
             f"{images.path / 'quarantine.jsonl'}: {quarantine.remedy(images.quarantined)}"
         )
     if images is not None:
@@ -303,7 +304,7 @@ def workers_line(workers: int, line: str) -> str:
 def line_of(engine: Mapping[str, Any], why_precision: str, reason: str) -> str:
     """engine: what a backend says when it is asked to describe itself."""
     why = f" ({why_precision})" if why_precision else ""
-    nodes = "".join(f"; {count} nodes on {name}" for name, count in engine["nodes"].items())
+    nodes = "".join(f"; {counted(n, 'node')} on {name}" for name, n in engine["nodes"].items())
     return (
         f"{engine['backend']} {engine['version']} in {engine['precision']}{why} on "
         f"{engine['device']}, for {engine['mode']}: threads {engine['threads']}, streams "
@@ -313,7 +314,6 @@ def line_of(engine: Mapping[str, Any], why_precision: str, reason: str) -> str:
 
 def quarantine_line(output: Output, count: int) -> str:
     """What became of inputs that ended processes, and what to do."""
-    inputs = "1 input" if count == 1 else f"{count:,} inputs"
     lost = (
         "their series have no volume, since one cannot have a hole; --format dicom or png keeps "
         "their other slices"
@@ -322,17 +322,19 @@ def quarantine_line(output: Output, count: int) -> str:
     )
     listed = output.out / "quarantine.jsonl"
     return (
-        f"{inputs} quarantined, which ended the processes that worked on them (see {listed}): "
-        f"{lost}"
+        f"{counted(count, 'input')} quarantined, which ended the processes that worked on them (see "
+        f"{listed}): {lost}"
     )
 
 
 def result_line(out: Path, result: JobResult) -> str:
-    rate = f", {result.made / result.seconds:,.0f} slices/s" if result.made else ""
+    slices, made = counted(result.slices, "slice"), f"{result.made:,} made now"
+    if result.made:
+        made += f", {result.made / result.seconds:,.0f} slices/s"
     if result.share is None:
-        return f"{out}: {result.slices:,} slices, {result.made:,} made now{rate}"
+        return f"{out}: {slices}, {made}"
     part, there, planned = result.share.part, result.share.there, result.share.planned
     return (
-        f"{out}: {result.slices:,} slices in shards {part.start}:{part.stop}, {result.made:,} made "
-        f"now{rate}; of the whole, {there:,} of {planned:,} shards are there"
+        f"{out}: {slices} in shards {part.start}:{part.stop}, {made}; of the whole, {there:,} of "
+        f"{counted(planned, 'shard')} {'is' if planned == 1 else 'are'} there"
     )

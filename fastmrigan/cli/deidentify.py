@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fastmrigan.cli.refusals import print_refused
+from fastmrigan.progress import counted
 
 
 def deidentify(
@@ -43,11 +44,14 @@ def deidentify(
 
     options = room.DeidentifyOptions(read_salt(salt, salt_file), allow_burned_in)
     done = room.deidentify(source, out, options)
-    print(f"de-identified {files(done.written)} in {out} ({len(done.series):,} series)")
+    written = counted(done.written, "file")
+    print(f"de-identified {written} in {out} ({len(done.series):,} series)")
     if done.present:
-        print(f"{done.present:,} were there already, byte for byte")
+        was = "was" if done.present == 1 else "were"
+        print(f"{done.present:,} {was} there already, byte for byte")
     if done.twins:
-        print(f"warning: {done.twins:,} share their SOP Instance UID with another file")
+        twins = counted(done.twins, "file shares its", "files share their")
+        print(f"warning: {twins} SOP Instance UID with another")
     if options.salt is None and done.written:
         print("the salt was random: no later run gives these UIDs again")
     if done.ignored:
@@ -56,10 +60,6 @@ def deidentify(
     print_refused(done.refused, room.rejects_path(out.absolute()))
     if done.refused:
         raise typer.Exit(EXIT_SOME_REJECTED)
-
-
-def files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count:,} files"
 
 
 def read_salt(salt: str | None, salt_file: Path | None) -> bytes | None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastmrigan.errors import InputRejected, UsageError
+from fastmrigan.progress import counted
 
 if TYPE_CHECKING:
-    from fastmrigan.imaging.dicom import DicomHeader
     from fastmrigan.runtime.engine_file import EngineFile
     from fastmrigan.runtime.model_file import ModelFile, ModelMetadata
 
@@ -70,7 +70,7 @@ def about_dicom(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         check_stacks(header)
     except ValueError as error:
         raise InputRejected(f"{path}: {error}") from error
-    photometric = named(header.photometric)
+    photometric, frames = named(header.photometric), counted(header.frames, "frame")
     stacks = [
         {
             "slices": len(series.frames),
@@ -98,7 +98,7 @@ def about_dicom(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         ("size", f"{facts['bytes']:,} bytes"),
         ("class", str(facts["class"])),
         ("transfer syntax", str(facts["transfer_syntax"])),
-        ("pixels", f"{header.columns}x{header.rows}, {frames(header)}, {photometric}"),
+        ("pixels", f"{header.columns}x{header.rows}, {frames}, {photometric}"),
         ("burned-in text", header.burned_in),
         *(("stack", stack_line(stack)) for stack in stacks),
         *(("  note", note) for stack in stacks for note in stack["notes"]),
@@ -118,16 +118,11 @@ def uid_name(uid: str) -> str:
     return known[0] if known is not None else "unknown to DICOM"
 
 
-def frames(header: DicomHeader) -> str:
-    return "1 frame" if header.frames == 1 else f"{header.frames} frames"
-
-
 def stack_line(stack: dict[str, Any]) -> str:
     """`10 axial slices, 6.6 mm apart`."""
     step = f", {stack['step_mm']:g} mm apart" if stack["step_mm"] is not None else ""
-    plural = "slice" if stack["slices"] == 1 else "slices"
     plane = "" if stack["plane"] == "unknown" else f"{stack['plane']} "
-    return f"{stack['slices']} {plane}{plural}{step}"
+    return counted(stack["slices"], f"{plane}slice") + step
 
 
 def write_preview(path: Path, target: Path) -> None:

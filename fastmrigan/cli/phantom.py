@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fastmrigan.progress import counted
+
 
 def phantom(
     count: Annotated[int, typer.Option(help="How many slices.")],
@@ -34,6 +36,6 @@ def phantom(
     settings = PhantomSettings(size, contrasts, tumour, seed, noise, bias)
     files = write_phantom(out, count, settings, file_format=format)
     print(
-        f"{out}: {count:,} slices of {size}x{size} in {', '.join(contrasts)}, with tissue maps "
-        f"and tumour masks ({files:,} files), listed in manifest.csv"
+        f"{out}: {counted(count, 'slice')} of {size}x{size} in {', '.join(contrasts)}, with tissue "
+        f"maps and tumour masks ({counted(files, 'file')}), listed in manifest.csv"
     )

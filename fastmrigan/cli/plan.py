@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from fastmrigan.progress import duration
+from fastmrigan.progress import counted, duration
 
 if TYPE_CHECKING:
     from fastmrigan.jobs.inputs import PreparedInputs
@@ -41,7 +41,7 @@ def show_plan(
     line("shards", f"{len(plan):,}{of_size} as {output.format}; {len(todo):,} to make")
     most = "at most " if output.format in budget.COMPRESSED else ""
     room = budget.room_of(output.out)
-    takes = f"{job.need.files:,} files, {most}{budget.amount(job.need.disk)}"
+    takes = f"{counted(job.need.files, 'file')}, {most}{budget.amount(job.need.disk)}"
     line("disk", f"{takes}; {budget.amount(room.disk)} free")
     seconds = job.images.seconds if job.images is not None else 0.0
     if todo and not here:
@@ -87,7 +87,8 @@ def measured(job: Ready, workers: int | None) -> float:
 def images_line(images: PreparedInputs) -> str:
     rejects = [*images.refused, *images.quarantined]
     when = f"prepared in {duration(images.seconds)}" if images.seconds else "prepared before"
-    counts = f"{len(images.refused):,} files refused, {len(images.quarantined):,} quarantined"
+    refused = counted(len(images.refused), "file")
+    counts = f"{refused} refused, {len(images.quarantined):,} quarantined"
     told = f"; {counts}, such as {rejects[0]}" if rejects else ""
     return f"{images.source}, every slice, {when}{told}"
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fastmrigan.cli.refusals import SHOWN, print_refused
+from fastmrigan.progress import counted
 
 
 def prepare(
@@ -146,11 +147,12 @@ def prepare(
     info = made.info
     labels = ", ".join(f"{name or '(no label)'} {count:,}" for name, count in info.labels.items())
     counts = ", ".join(f"{count:,} {side}" for side, count in info.split.counts.items())
-    kind = "pairs of slices" if info.paired else "slices"
-    print(f"prepared {info.count:,} {kind} of {size}x{size} in {out}: {printable(labels)}")
+    kind = ("pair of slices", "pairs of slices") if info.paired else ("slice",)
+    prepared = counted(info.count, *kind)
+    print(f"prepared {prepared} of {size}x{size} in {out}: {printable(labels)}")
     print(f"split by {info.split.by} ({made.split_reason}): {counts}")
     if made.nameless and info.split.by == "duplicates" and "test" in info.split.counts:
-        which = "" if made.nameless == info.count else f" of {made.nameless:,} slices"
+        which = "" if made.nameless == info.count else f" of {counted(made.nameless, 'slice')}"
         print(
             f"warning: patients{which} are unknown: slices of one patient may stand on both sides; "
             "tell them apart with --group-pattern or --groups"
@@ -161,9 +163,10 @@ def prepare(
             "patient may stand on both sides; tell them apart with --group-pattern"
         )
     if made.empty:
-        print(f"left out {made.empty:,} slices with at most {min_brain:.0%} brain")
+        print(f"left out {counted(made.empty, 'slice')} with at most {min_brain:.0%} brain")
     if made.elsewhere:
-        print(f"left out {made.elsewhere:,} slices that are not {plane}, or not known to be")
+        others = counted(made.elsewhere, "slice that is", "slices that are")
+        print(f"left out {others} not {plane}, or not known to be")
     for warning in made.warnings[:SHOWN]:
         print(f"warning: {warning}")
     if made.warnings[SHOWN:]:
@@ -171,14 +174,15 @@ def prepare(
     for note in info.notes[:SHOWN]:
         print(f"note: {note}")
     if info.notes[SHOWN:]:
-        print(f"and {len(info.notes) - SHOWN:,} more notes in {out / 'dataset.json'}")
+        rest = counted(len(info.notes) - SHOWN, "more note")
+        print(f"and {rest} in {out / 'dataset.json'}")
     if made.ignored:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(made.ignored.items()))
         print(f"ignored files that are no images: {printable(kinds)}")
     print(f"look at {out / 'contact_sheet.png'}")
     if made.quarantined:
         print(
-            f"quarantined {len(made.quarantined):,} DICOM files, named in "
+            f"quarantined {counted(len(made.quarantined), 'DICOM file')}, named in "
             f"{out / 'quarantine.jsonl'}: {quarantine.remedy(made.quarantined)}"
         )
     print_refused(made.refused, out / "rejects.jsonl")

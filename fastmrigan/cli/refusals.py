@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastmrigan.progress import counted
+
 if TYPE_CHECKING:
     from fastmrigan.imaging.walker import Refused
 
@@ -16,8 +18,7 @@ def print_refused(refused: Sequence[Refused], listed: Path, verb: str = "refused
     """The first few refused files with their reasons, and where the others are listed."""
     if not refused:
         return
-    files = "1 file" if len(refused) == 1 else f"{len(refused):,} files"
-    print(f"{verb} {files}, named with the reason in {listed}:")
+    print(f"{verb} {counted(len(refused), 'file')}, named with the reason in {listed}:")
     for each in refused[:SHOWN]:
         print(f"  {each}")
     if refused[SHOWN:]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fastmrigan.cli.refusals import print_refused
+from fastmrigan.progress import counted
 
 
 def send(
@@ -70,20 +71,18 @@ def send(
     earlier = f", {done.earlier:,} sent earlier" if done.earlier else ""
     if done.sent:
         rate, megabytes = done.sent / done.seconds, done.bytes / 1e6
-        way = f"{done.associations} association{'s' if done.associations > 1 else ''}"
+        way = counted(done.associations, "association")
         print(
-            f"{peer}: stored {done.sent:,} files{earlier}; {megabytes:,.1f} MB in "
+            f"{peer}: stored {counted(done.sent, 'file')}{earlier}; {megabytes:,.1f} MB in "
             f"{done.seconds:.1f} s over {way}: {rate:,.0f} files/s"
         )
     else:
         print(f"{peer}: nothing stored now{earlier}")
     for text, count in sorted(done.warnings.items()):
-        print(f"stored with a warning: {count:,} files ({text})")
+        print(f"stored with a warning: {counted(count, 'file')} ({text})")
     if done.unmarked:
-        print(
-            f"--allow-identified: {done.unmarked:,} of these files are marked neither synthetic "
-            "nor de-identified"
-        )
+        are = counted(done.unmarked, "of these files is", "of these files are")
+        print(f"--allow-identified: {are} marked neither synthetic nor de-identified")
     if done.ignored:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(done.ignored.items()))
         print(f"ignored files that are not DICOM: {kinds}")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastmrigan.progress import counted
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -106,8 +108,8 @@ def style_transfer(
     settings.check()
     styles = read_slices(style, "--style", settings.size, len(contents))
     print(
-        f"style-transfer: {len(contents):,} slices of {settings.size}x{settings.size}, "
-        f"{len(styles):,} styles, {device}, {torch.get_num_threads()} threads",
+        f"style-transfer: {counted(len(contents), 'slice')} of {settings.size}x{settings.size}, "
+        f"{counted(len(styles), 'style')}, {device}, {counted(torch.get_num_threads(), 'thread')}",
         file=sys.stderr,
     )
     result = run_transfer(
@@ -120,7 +122,8 @@ def style_transfer(
         device=device,
         resume_command=shlex.join(["fastmrigan", *sys.argv[1:]]),
     )
-    print(f"{out}: {result.slices:,} slices, {result.made:,} made now, filters {weights.label}")
+    slices = counted(result.slices, "slice")
+    print(f"{out}: {slices}, {result.made:,} made now, filters {weights.label}")
     print(f"look at {out / 'contact_sheet.png'}")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastmrigan.cli.freed_memory import KeepFreedMemory
+from fastmrigan.progress import counted
 
 if TYPE_CHECKING:
     from fastmrigan.training.data import TrainingData
@@ -126,9 +127,10 @@ def train(
         slices = load_training_data(data, resolved, source_data=source_data, world=ranks.world)
         if ranks.first:
             several = f", {ranks.world} processes" if ranks.world > 1 else ""
+            threads = counted(torch.get_num_threads(), "thread")
             print(
                 f"train: {resolved.name} on {described(slices)}, {device}, {resolved.precision}, "
-                f"{torch.get_num_threads()} threads{several}",
+                f"{threads}{several}",
                 file=sys.stderr,
             )
             if device == "cuda":
@@ -151,9 +153,10 @@ def train(
     if result.steps_now == 0:
         print(f"{out}: already at step {result.step:,}; give more --steps or --epochs to go on")
     else:
+        steps = counted(result.steps_now, "step")
         print(
-            f"{out}: step {result.step:,} (epoch {result.epoch:,.1f}), {result.steps_now:,} steps "
-            f"in {result.seconds_now:,.0f} s ({result.step_seconds:.3f} s a step)"
+            f"{out}: step {result.step:,} (epoch {result.epoch:,.1f}), {steps} in "
+            f"{result.seconds_now:,.0f} s ({result.step_seconds:.3f} s a step)"
         )
         total = sum(result.phases.values())
         shares = sorted(result.phases.items(), key=lambda phase: -phase[1])
@@ -176,7 +179,7 @@ def launcher(processes: int) -> list[str]:
 def described(data: TrainingData) -> str:
     """E.g. "600 source and 620 target slices"."""
     if data.sources is None:
-        return f"{len(data.slices):,} slices"
+        return counted(len(data.slices), "slice")
     if data.paired:
-        return f"{len(data.slices):,} pairs of slices"
-    return f"{len(data.sources):,} source and {len(data.slices):,} target slices"
+        return counted(len(data.slices), "pair of slices", "pairs of slices")
+    return f"{len(data.sources):,} source and {counted(len(data.slices), 'target slice')}"

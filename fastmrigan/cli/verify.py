@@ -26,6 +26,7 @@ def verify(
     from fastmrigan.errors import CheckFailed
     from fastmrigan.imaging.walker import printable
     from fastmrigan.jobs.verify import verify as verified
+    from fastmrigan.progress import counted
 
     found = verified(folder, discard=discard)
     for name, fault in found.damaged.items():
@@ -41,11 +42,11 @@ def verify(
     if found.whole:
         return
     if found.damaged and not discard:
-        remedy = "--discard removes the damaged shards, and the command that began the job"
+        remedy = "--discard removes what is damaged, and the command that began the job"
     else:
         remedy = "the command that began the job"
+    lacking = counted(found.count - found.slices - found.left_out, "slice")
     raise CheckFailed(
-        f"{folder}: {len(found.damaged):,} damaged shards, "
-        f"{found.count - found.slices - found.left_out:,} slices not there or in these; {remedy} "
-        "makes what is missing"
+        f"{folder}: {counted(len(found.damaged), 'damaged shard')}, {lacking} not there or damaged; "
+        f"{remedy} makes what is missing"
     )

@@ -26,6 +26,7 @@ from fastmrigan.jobs.job import Work
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Content, Origin, Shard, Slices
 from fastmrigan.jobs.shards import commit
+from fastmrigan.progress import counted
 
 COMPRESSED = ("png", "nifti")  # for these a need is what noise would take
 PILOTS = 12  # slices measured, over all sizes of source slices
@@ -113,8 +114,8 @@ def check(needs: Iterable[tuple[Path, Need]]) -> None:
             )
         if room.files is not None and total.files > room.files:
             raise DiskFull(
-                f"{where}{total.files:,} files and {room.files:,} more can be made there; remove "
-                "some, or take a format of fewer files (shard, dicom, npz)"
+                f"{where}{counted(total.files, 'file')} and {room.files:,} more can be made there; "
+                "remove some, or take a format of fewer files (shard, dicom, npz)"
             )
 
 

@@ -29,6 +29,7 @@ from fastmrigan.jobs.plan import Shard
 from fastmrigan.jobs.search import Search
 from fastmrigan.jobs.spec import Engine, JobSpec
 from fastmrigan.jobs.watch import ShardDone, Watch
+from fastmrigan.progress import counted
 
 AHEAD = 2  # shards an actor has in hand: the second one waits there for the end of the first
 DEATHS = 3  # of nodes by the same shard, or of actors before any engine is open, end the job
@@ -303,7 +304,8 @@ class Crew:
             return
         model, why = self.spec.engine.model, " ".join(str(error).split())[-300:]
         where = "no node yet" if member.node is None else f"node {member.node}"
-        self.say(f"ray: lost the engine on {where}; {len(member.in_hand)} shards go to others")
+        taken = counted(len(member.in_hand), "shard goes", "shards go")
+        self.say(f"ray: lost the engine on {where}; {taken} to others")
         at = member.in_hand if member.search is None else [member.search.shard]
         numbers = [shard.number for shard in at]
         self.diary.event("death", worker=member.number, node=member.node, how=why, shards=numbers)

@@ -34,6 +34,7 @@ from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.gate_reference import Reference, check, mismatch
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Content, Shard, Slices, Sources
+from fastmrigan.progress import counted
 from fastmrigan.runtime.model_file import ModelMetadata
 
 ACTIONS = {"drop": "dropped", "flag": "flagged"}
@@ -167,7 +168,7 @@ def summary(output: Output, shards: Iterable[Shard], action: str) -> str:
         found = receipt.left_out if action == "drop" else receipt.flagged
         counts.update(why.partition(":")[0] for why in found.values())
     kinds = [
-        f"{counts[kind]:,} {one if counts[kind] == 1 else many}"
+        counted(counts[kind], one, many)
         for kind, (one, many) in KINDS.items()
         if counts[kind]
     ]

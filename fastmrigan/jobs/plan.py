@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fastmrigan import NOTICE
 from fastmrigan.errors import UsageError
 from fastmrigan.imaging.dataset import SliceRecord
+from fastmrigan.progress import counted
 
 Slices = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Part = bytes | memoryview  # of a file, one of them of bytes
@@ -63,7 +64,7 @@ def shard_range(text: str, shards: int) -> range:
     """The places "A:B" of a plan of `shards` shards: from A up to B, B left out; without A from the
     first one, without B to the last one. Raises UsageError where that is no part of the plan."""
     given = f"--shard-range {text}"
-    whole = f"the plan has {shards:,} shards, 0:{shards}"
+    whole = f"the plan has {counted(shards, 'shard')}, 0:{shards}"
     start, end = read_range(text)
     stop = shards if end is None else end
     if start >= stop:

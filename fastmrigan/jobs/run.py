@@ -32,6 +32,7 @@ from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Content, Shard
 from fastmrigan.jobs.shards import remove
 from fastmrigan.jobs.watch import ShardDone, Watch
+from fastmrigan.progress import counted
 
 SHARDS_WAITING = 2  # finished by the engine, not yet on the disk
 
@@ -264,8 +265,8 @@ def share_of(output: Output, plan: Sequence[Shard], part: range) -> Share:
 
 def interrupted(output: Output, count: int, done: int) -> Interrupted:
     return Interrupted(
-        f"{output.out}: stopped with {done:,} of {count:,} slices made; the same command goes on "
-        "from there"
+        f"{output.out}: stopped with {done:,} of {counted(count, 'slice')} made; the same command "
+        "goes on from there"
     )
 
 

@@ -28,6 +28,7 @@ from fastmrigan.imaging.walker import natural
 from fastmrigan.jobs import receipts
 from fastmrigan.jobs.formats import FORMATS, Format
 from fastmrigan.jobs.plan import Content, Origin, Plan, Shard, Slices, Sources
+from fastmrigan.progress import counted
 
 if TYPE_CHECKING:
     from pydicom import FileDataset
@@ -124,8 +125,8 @@ def read_slices(folder: str | Path) -> Iterator[tuple[int, Slices]]:
     count = _planned(folder)
     if count is not None and expected != count:
         raise UsageError(
-            f"{folder}: holds {expected:,} of {count:,} slices; finish the job: the command that "
-            "began it goes on from there"
+            f"{folder}: holds {expected:,} of {counted(count, 'slice')}; finish the job: the "
+            "command that began it goes on from there"
         )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from fastmrigan import __version__
 from fastmrigan.errors import CheckFailed, MissingDependency, UsageError
-from fastmrigan.progress import Progress
+from fastmrigan.progress import Progress, counted
 from fastmrigan.runtime.backends import BACKENDS, Backend, BackendOptions, installed, open_backend
 from fastmrigan.runtime.backends.base import MODES
 from fastmrigan.runtime.cold_start import cold_starts
@@ -217,7 +217,7 @@ def measure(
 def past_budget(document: dict[str, Any], budget_ms: float) -> list[str]:
     """What a call's p99 is in each measurement that is past a budget, a line each."""
     return [
-        f"{m['backend']} {m['precision']}, batch {m['batch']}, {m['threads']} threads, "
+        f"{m['backend']} {m['precision']}, batch {m['batch']}, {counted(m['threads'], 'thread')}, "
         f"{m['scope']}, {_load(m)}: p99 {m['call_ms']['p99']:.3f} ms"
         for m in document["measurements"]
         if not m["call_ms"]["p99"] <= budget_ms

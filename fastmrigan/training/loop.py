@@ -97,8 +97,9 @@ class Loop(Session):
         if self.step == 0:
             self.sample()
         batches, self.take_step = self.batches(), self.stepper()
-        total = last_step if last_step is not None else self.step
-        with Progress("train", total, "steps", start=self.step, shown=self.ranks.first) as progress:
+        with Progress(
+            "train", last_step, "steps", start=self.step, shown=self.ranks.first
+        ) as progress:
             while True:  # one step at least, however short the time
                 try:
                     self.train_step(batches)

@@ -60,7 +60,8 @@ FILES = [
 def assert_one_line(done: subprocess.CompletedProcess[str], code: int, *told: str) -> None:
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    progress = ("starting at", " files in ", " slices in ")
+    assert " of 0 " not in done.stderr
+    progress = ("starting at", " file in ", " files in ", " slices in ")
     job = (": busy: ", ": see ", ": no space left; the slices")
     *before, last = done.stderr.strip().splitlines()
     assert all(any(mark in line for mark in progress + job) for line in before), done.stderr

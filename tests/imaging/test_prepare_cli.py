@@ -104,10 +104,22 @@ def test_what_is_told_of_dicom(tmp_path: Path, fastmrigan) -> None:
     options = ("--allow-burned-in", "unknown", "--plane", "axial", "--force", "--isotropic", "1")
     done = fastmrigan("prepare", tmp_path / "in", "--out", tmp_path / "set", *options)
     assert "prepared 5 slices" in done.stdout, done.stderr
-    assert "left out 1 slices that are not axial, or not known to be" in done.stdout
+    assert "left out 1 slice that is not axial, or not known to be" in done.stdout
     assert "quarantined" not in done.stdout
     lines = (tmp_path / "set" / "index.jsonl").read_text().splitlines()
     assert {json.loads(line)["source_size"][0] for line in lines} == {96}
+
+
+def test_of_a_folder_with_nothing_to_decode_no_progress_is_told(tmp_path: Path, fastmrigan) -> None:
+    write_series(tmp_path / "in", 2, burned_in=None)
+    done = fastmrigan("prepare", tmp_path / "in", "--out", tmp_path / "set", "--workers", 1)
+    assert done.returncode == 3, done.stderr
+    *headers, last = done.stderr.splitlines()
+    assert [line.partition(" in ")[0] for line in headers] == [
+        "prepare: headers: starting at 0 of 2 files",
+        "prepare: headers: 2 files",
+    ]
+    assert "all that could be used is quarantined" in last
 
 
 @pytest.mark.slow

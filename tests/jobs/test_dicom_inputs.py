@@ -272,7 +272,7 @@ def test_a_dry_run_prepares_elsewhere(write_model, study, translate, tmp_path):
     code, stdout, _ = translate(model, study[0], "--dry-run")
     assert code == 3  # as the job itself
     assert f"{COUNT} of 16x16, uint16; 0 done" in stdout
-    assert "1 files refused, 0 quarantined, such as broken.dcm" in stdout
+    assert "1 file refused, 0 quarantined, such as broken.dcm" in stdout
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -300,7 +300,7 @@ def test_a_range_beyond_the_plan_is_refused_before_the_engine(write_model, study
     model, options = negative(write_model), ["--shard-range", "1:", "--no-budget-check"]
     code, stdout, stderr = translate(model, study[0], *options)
     assert (code, stdout) == (2, "")
-    assert "--shard-range 1:: is empty; the plan has 1 shards, 0:1" in stderr
+    assert "--shard-range 1:: is empty; the plan has 1 shard, 0:1" in stderr
 
 
 def test_of_jobs_that_begin_at_once_one_prepares_and_all_take_it(

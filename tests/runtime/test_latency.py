@@ -327,8 +327,8 @@ def test_budget(document: dict[str, Any]) -> None:
         call["call_ms"]["p99"] = float(number)
     assert past_budget(calls, 15.0) == []
     assert past_budget(calls, 13.5) == [
-        "onnxruntime fp32, batch 3, 1 threads, end-to-end, closed loop: p99 14.000 ms",
-        "onnxruntime fp32, batch 3, 1 threads, end-to-end, 100/s: p99 15.000 ms",
+        "onnxruntime fp32, batch 3, 1 thread, end-to-end, closed loop: p99 14.000 ms",
+        "onnxruntime fp32, batch 3, 1 thread, end-to-end, 100/s: p99 15.000 ms",
     ]
 
 

@@ -61,7 +61,7 @@ def test_trains_one_label_and_resumes(command, prepared, tmp_path):
     assert code == 0
     assert re.search(r"run: step 2 \(epoch .*\), 2 steps in", out)
     assert "next: fastmrigan export" in out
-    assert "step 3 (epoch 1.7), 1 steps in" in command(*words, 3)[1]
+    assert "step 3 (epoch 1.7), 1 step in" in command(*words, 3)[1]
     assert "already at step 3; give more --steps" in command(*words, 3)[1]
     dataset = checkpoint.load_generator(run).dataset
     assert dataset["label"] == "tumour"
@@ -111,7 +111,7 @@ def test_a_signal_saves_and_the_named_command_resumes(prepared, tmp_path, number
     )
     assert again.returncode == 0, again.stderr
     assert f"step {step + 1:,} " in again.stdout
-    assert "1 steps in" in again.stdout
+    assert "1 step in" in again.stdout
 
 
 @pytest.mark.parametrize(
