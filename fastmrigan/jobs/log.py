@@ -15,7 +15,8 @@ death          a worker that ended before its time: worker, pid, how (its exit s
 restart        another process in its place: worker, pid; of Ray worker alone, a new number
 quarantine     an input that a job gave up: index, why
 workers        workers (processes that make slices from now on)
-error          what ended the run: message
+error          what made the run fail: message
+stopped        Ctrl-C or SIGTERM ended the run: message
 end            state (finished, stopped or failed), done (slices)
 
 A line is one write, handed to the operating system at once: a process that is killed leaves at

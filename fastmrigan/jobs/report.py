@@ -32,8 +32,17 @@ from fastmrigan.jobs.report_figures import (
 )
 from fastmrigan.jobs.stages import limiting, shares
 from fastmrigan.pages.page import figure, picture, settings_table, soft, table, tiles, whole_page
+from fastmrigan.progress import counted
 
 NAME = "job.html"
+WHY_ENDED = ("error", "stopped")  # events that say it
+STAGES = {
+    "read": "inputs of a translation, read and made ready",
+    "engine": "waiting for it, with the drawing of latents",
+    "quantise": "slices rounded to integers",
+    "write": "packed, written and on the disk",
+    "gate": "the tests of --gate",
+}
 SHOWN = 40  # rows of a table
 INDICES = 8  # slices named for a reason
 ENDS = {
@@ -75,11 +84,12 @@ def page(out: Path) -> str:
             f"Lines of the log that a kill or a full disk left torn: {found.unreadable:,}."
         )
     if rejects.unlogged:
+        lacking = counted(rejects.unlogged, "slice is", "slices are")
         found.missing.append(
-            f"{rejects.unlogged:,} slices are there and not in the log, since a run was killed: "
-            "they are missing in times and throughput."
+            f"Missing in times and throughput: {lacking} there and not in the log, since a run was "
+            "killed."
         )
-    title = f"{start.get('recipe', 'A job')}: {there:,} slices {task}"
+    title = f"{start.get('recipe', 'A job')}: {counted(there, 'slice')} {task}"
     sections = [
         f"<h1>{escape(title)}</h1>",
         soft(f"fastmrigan {start.get('command', '')}, {when(found.runs)}."),
@@ -165,8 +175,8 @@ def boxes(found: History, rejects: Rejects, there: int, count: int | None) -> li
     once = "; time that runs share counts once" if side_by_side else ""
     values.append((duration_told(seconds), f"of work, engine start left out{once}"))
     values.append((f"{len(found.runs):,}", "run" if len(found.runs) == 1 else "runs"))
-    values.append((f"{len(rejects.left_out):,}", "slices left out"))
-    values.append((f"{len(rejects.flagged):,}", "slices flagged"))
+    for kind, why in (("left out", rejects.left_out), ("flagged", rejects.flagged)):
+        values.append((f"{len(why):,}", f"{'slice' if len(why) == 1 else 'slices'} {kind}"))
     return values
 
 
@@ -179,7 +189,7 @@ def problems(found: History, *, whole: bool) -> Iterable[str]:
     for run in history.unfinished(found.runs):
         if whole and run is not found.runs[-1]:
             continue
-        why = "".join(f": {e.get('message')}" for e in run.others if e["event"] == "error")
+        why = "".join(f": {e.get('message')}" for e in run.others if e["event"] in WHY_ENDED)
         if run.part is not None and run.state == UNKNOWN:
             silent.append(shards_told(run))
         else:
@@ -210,9 +220,9 @@ def stages_table(runs: list[Run]) -> str:
         f"<th>ms a slice</th></tr></thead><tbody>\n{body}</tbody></table>"
         + soft(
             f"The stage that took most of the time, and so limits the job, is {limiting(found)}. "
-            "Stages overlap, so that their shares may add up to more than 100 %. engine: waiting "
-            "for it, with the drawing of latents; read: inputs of a translation, read and made "
-            "ready; write: packed, written and on the disk. Shares are means over the workers."
+            "Stages overlap, so that their shares may add up to more than 100 %. "
+            + "; ".join(f"{stage}: {STAGES[stage]}" for stage in found if stage in STAGES)
+            + ". Shares are means over the workers."
         )
     )
 
@@ -296,7 +306,7 @@ def earlier(rows: Sequence[object]) -> str:
 
 
 def events(runs: list[Run]) -> list[str]:
-    """What happened beside shards: errors, inputs given up, workers that died."""
+    """What happened beside shards: errors and stops, inputs given up, workers that died."""
     rows = [(number, event) for number, run in enumerate(runs, 1) for event in run.others]
     if not rows:
         return []

@@ -190,9 +190,10 @@ class Watch:
         self._progress.__exit__(kind, error, tb)
         state, message = "finished", None
         if error is not None:
-            state = "stopped" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
+            stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
+            state = "stopped" if stopped else "failed"
             message = str(error) or type(error).__name__
-            self.event("error", message=message)
+            self.event("stopped" if stopped else "error", message=message)
         self.event("end", state=state, done=self.done)
         if self._log is not None:
             self._telling.attempt(self._log_path, self._log.close)

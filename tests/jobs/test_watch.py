@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_model as tiny
+from job_page import text_of
 from PIL import Image
 
 from fastmrigan.errors import DiskFull
@@ -178,8 +179,12 @@ def test_a_stopped_job_says_so(write_model, tmp_path):
     assert last["state"] == "stopped"
     assert last["done"] == last["made"] == 16 * len(list(out.glob("shard-*.tar")))
     assert "the same command goes on from there" in last["error"]
-    assert log.read(out / "log.jsonl")[0][-1]["state"] == "stopped"
-    assert "The last run was stopped" in (out / "job.html").read_text()
+    stopped, end = log.read(out / "log.jsonl")[0][-2:]
+    assert (stopped["event"], end["state"]) == ("stopped", "stopped")
+    told = text_of((out / "job.html").read_text())
+    assert f"The last run was stopped: {last['error']}." in told
+    assert f": stopped: {last['error']}" in told  # in the list of events
+    assert "error" not in told
     assert not (out / "contact_sheet.png").exists()
     assert "what limits is" in stderr.decode()
 

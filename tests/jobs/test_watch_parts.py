@@ -35,7 +35,8 @@ def written(out: Path, part: str, *runs: tuple[str, int, list[int], str | None])
             (out / f"shard-{number:06}.tar").touch()
         elapsed = 10.0 * len(numbers)
         if message is not None:
-            lines.append({"event": "error", "at": at, "elapsed": elapsed, "message": message})
+            event = "stopped" if state == "stopped" else "error"
+            lines.append({"event": event, "at": at, "elapsed": elapsed, "message": message})
         if state != UNKNOWN:
             lines.append({"event": "end", "at": at, "elapsed": elapsed, "state": state})
     name = f"log-{part}.jsonl" if part else "log.jsonl"
@@ -70,7 +71,8 @@ def test_a_range_that_failed_is_told_though_a_later_one_finished(tmp_path):
     assert "The last run of shards 0:2 failed: no space left." in told
     assert "Runs that were killed, or are still running: of shards 2:4, 4:6." in told
     assert "a signal." not in told  # that run was made up for, and is told with the events alone
-    assert "stopped: " not in told
+    assert "was stopped" not in told
+    assert "stopped: a signal" in told
     assert [(row[2], row[7]) for row in rows_of(html, "Runs")] == [
         ("failed", "0:2"),
         (UNKNOWN, "2:4"),

@@ -163,6 +163,21 @@ def test_rejects_are_told_with_their_reasons(write_model, tmp_path):
     assert "48 slices are there and not in the log" in told
 
 
+def test_the_legend_names_every_stage_of_the_table(write_model, tmp_path):
+    out = tmp_path / "out"
+    run(with_rejects(write_model, out))
+    with (out / "log.jsonl").open("a") as file:
+        shard = {"number": 9, "first": 0, "count": 16, "left_out": 0, "flagged": 0, "seconds": 1.0}
+        busy = {"read": 0.1, "gate": 0.2}
+        file.write(json.dumps({"event": "shard", "elapsed": 1.0, "busy": busy} | shard) + "\n")
+    html = page(out)
+    told = text_of(html)
+    stages = [row[0] for row in rows_of(html, "What limits")]
+    assert stages == ["read", "engine", "quantise", "write", "gate"]
+    legend = told[told.index("may add up to more than") :]
+    assert all(f" {stage}: " in legend for stage in stages)
+
+
 @pytest.mark.parametrize("format", ["png", "shard"])
 def test_a_shard_left_out_whole_that_a_kill_kept_from_its_name_counts_once(
     write_model, tmp_path, format
