@@ -48,15 +48,17 @@ ISSUES = "https://github.com/fastmrigan/fastmrigan/issues"
 def build_app():  # type: ignore[no-untyped-def]
     import typer
 
+    from fastmrigan.cli.version import before_any_command
+
     app = typer.Typer(
         name="fastmrigan",
         help="Synthetic brain-MRI slices, from training to bulk generation. "
         "For research; not for diagnosis.",
-        no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
+    app.callback()(before_any_command)
     for name in COMMANDS:
         function = name.replace("-", "_")
         module = import_module(f"fastmrigan.cli.{function}")
@@ -71,8 +73,11 @@ def main() -> None:
     # The class of all of typer's own complaints (typer carries click inside or beside it).
     complaint = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a command may do better
+    words = sys.argv[1:]
     try:
-        code = build_app()(standalone_mode=False) or EXIT_OK
+        code = build_app()(words or ["--help"], standalone_mode=False) or EXIT_OK
+        if not words:
+            code = EXIT_USAGE  # no command was given
         sys.stdout.flush()
     except FastMriganError as error:
         fail(said_by(error), error.exit_code)
