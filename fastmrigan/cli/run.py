@@ -13,6 +13,7 @@ import typer
 
 from fastmrigan.cli import bulk
 from fastmrigan.cli.plan import show_plan
+from fastmrigan.progress import counted
 
 if TYPE_CHECKING:
     from fastmrigan.jobs.ready import Looked, Ready
@@ -163,11 +164,13 @@ def show_plans(entries: Sequence[Entry], workers: int | None) -> None:
 
 def begin(entries: Sequence[Entry], workers: int | None) -> None:
     for entry in going(entries):
-        print(f"{entry.name}:", flush=True)
         with by_itself(entry):
             if entry.ready.todo:
+                print(f"{entry.name}:", flush=True)
                 entry.code, entry.how = bulk.start(entry.ready, workers), "done"
             else:
+                shards = counted(len(entry.ready.plan), "shard is", "shards are")
+                print(f"{entry.name}: nothing to make, its {shards} there", flush=True)
                 entry.code, entry.how = bulk.tell_rejects(entry.ready), "done before"
 
 

@@ -252,7 +252,13 @@ def test_what_is_finished_is_passed_over_without_an_engine(
     monkeypatch.setattr("fastmrigan.runtime.generator.open_backend", no_engine)
     code, stdout, _ = command("run", path)
     assert code == 0
-    assert stdout.count("done before") == 2
+    night = tmp_path / "night"
+    names = [f"job 1 ({night / 'sampled'})", f"job 2 ({night / 'negative'})"]
+    assert stdout.splitlines() == [
+        f"{names[0]}: nothing to make, its 3 shards are there",
+        f"{names[1]}: nothing to make, its 1 shard is there",
+        *(f"{name}: done before" for name in names),
+    ]
 
 
 @pytest.mark.parametrize("spoil", ["model", "inputs"])
