@@ -16,7 +16,7 @@ watch.py        what a running job tells of itself: progress, and these files of
   stages.py, disk.py   which stage limits; whether the disk suffices
   telling.py           none of that decides how the job ends
 locks.py        who may write which shards
-ours.py         whose folder it is that a job writes to
+ours.py         whose folder it is that a job writes to, and what else would have to agree
 run.py          a job in this process: run.json, resumption
 spec.py         a job as plain values, for other processes
 supervisor.py   a job in worker processes: who makes what, and what is done when one dies

@@ -6,11 +6,15 @@ The lock does not tell: it goes with a folder that is removed or moved while the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastmrigan.errors import UsageError
+from fastmrigan.runtime.backends.base import MOST_STREAMS, BackendOptions
+
+CHOSEN = ("count", "seed", "split", "label", "shard_size", "format", "dtype", "gate")
+CHOSEN += ("batch", "backend", "precision", "mode")  # by an option of that name
 
 
 class TakenAway(UsageError):
@@ -37,6 +41,35 @@ def pinned_in(out: Path) -> dict[str, Any]:
 def differing(known: dict[str, Any], pinned: dict[str, Any], keys: Iterable[str]) -> list[str]:
     """Which of the names in run.json two jobs pin differently."""
     return [key for key in keys if known.get(key) != pinned.get(key)]
+
+
+def telling(differs: Sequence[str]) -> str:
+    """The name to tell first: streams follow from the threads, for which there is an option."""
+    return "threads" if differs[0] == "streams" and "threads" in differs else differs[0]
+
+
+def settings_of(known: Mapping[str, Any], key: str) -> str:
+    """The option with which a run has the `key` that is `known` of a job, where there is one."""
+    if key in ("threads", "streams"):
+        threads = _threads(known)
+        return "with the same settings" if threads is None else f"with --threads {threads}"
+    value, option = known.get(key), f"--{key.replace('_', '-')}"
+    if key not in CHOSEN or isinstance(value, list):
+        return "with the same settings"
+    return f"without {option}" if value is None else f"with {option} {value}"
+
+
+def _threads(known: Mapping[str, Any]) -> int | None:
+    """The --threads that are cut into the job's streams, which may be more than these have: of 9,
+    4 streams have 2 each. None where no number is."""
+    streams, threads = known.get("streams"), known.get("threads")
+    if not isinstance(streams, int) or not isinstance(threads, int) or min(streams, threads) < 1:
+        return None
+    options = BackendOptions(mode=str(known.get("mode")))
+    for asked in range(threads, threads + MOST_STREAMS):
+        if options.shared_out(asked) == (streams, threads // streams):
+            return asked
+    return None
 
 
 def taken_away(out: Path) -> str:

@@ -27,7 +27,14 @@ from fastmrigan.jobs import quarantine, receipts
 from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.job import Job, Work
 from fastmrigan.jobs.locks import only_writer
-from fastmrigan.jobs.ours import TakenAway, check_ours, differing, taken_away
+from fastmrigan.jobs.ours import (
+    TakenAway,
+    check_ours,
+    differing,
+    settings_of,
+    taken_away,
+    telling,
+)
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Content, Shard
 from fastmrigan.jobs.shards import remove
@@ -182,10 +189,10 @@ def agrees(out: Path, task: str, pinned: dict[str, Any], *, partly: bool = False
                 "another --out"
             )
         if differs:
-            key = differs[0]
+            key = telling(differs)
             raise UsageError(
-                f"{path}: {key} is {known.get(key)!r} there and {pinned.get(key)!r} here; "
-                "resume with the same settings, or take another --out"
+                f"{path}: {key} is {known.get(key)!r} there and {pinned.get(key)!r} here; resume "
+                f"{settings_of(known, key)}, or take another --out"
             )
         return True
     if has_shards:

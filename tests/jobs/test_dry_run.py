@@ -158,7 +158,8 @@ def test_the_plan_is_of_as_many_processes_as_the_job(command, write_model, tmp_p
     assert all_ == pytest.approx(2 * min(each, writing), rel=0.01)
     code, _, stderr = command(*arguments, "--threads", 2, "--workers", 2, "--dry-run")
     assert code == 2
-    assert " is 1 there and 2 here" in stderr
+    told = "run.json: threads is 1 there and 2 here; resume with --threads 1, or take another --out"
+    assert told in stderr
 
 
 def rate(stdout: str) -> str:

@@ -14,12 +14,14 @@ from job_process import JobProcess, command_of, contents, finished, half_made
 
 from fastmrigan.errors import UsageError
 from fastmrigan.jobs import job
+from fastmrigan.jobs.ours import settings_of
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.sampling import JobOptions, synthesise
 from fastmrigan.jobs.shards import read_slices
 from fastmrigan.jobs.spec import Engine, JobSpec, Sampled
 from fastmrigan.jobs.verify import verify
 from fastmrigan.runtime import load
+from fastmrigan.runtime.backends.base import MODES, BackendOptions
 
 CLOCK = Path(__file__).parents[1] / "support" / "clock.py"
 COUNT, SIZE = 80, 8
@@ -204,23 +206,49 @@ SETTINGS = {"backend": "openvino", "precision": "fp32", "threads": 1, "batch": 8
 
 
 @pytest.mark.parametrize(
-    ("engine", "inputs", "output", "named"),
+    ("engine", "inputs", "output", "named", "remedy"),
     [
-        ({"model": write_other_model}, {}, {}, r"model_sha256 is '\w{64}' there and '\w{64}' here"),
-        ({}, {"seed": 8}, {}, "seed is 7 there and 8 here"),
-        ({}, {"count": 81}, {}, "count is 80 there and 81 here"),
-        ({}, {}, {"shard_size": 16}, "shard_size is 8 there and 16 here"),
-        ({}, {}, {"format": "npz"}, "format is 'shard' there and 'npz' here"),
-        ({}, {}, {"dtype": "uint16"}, "dtype is 'uint8' there and 'uint16' here"),
-        ({"backend": "onnxruntime"}, {}, {}, "backend is 'openvino' there and 'onnxruntime' here"),
-        ({"precision": "bf16"}, {}, {}, "precision is 'fp32' there and 'bf16' here"),
-        ({"mode": "throughput"}, {}, {}, "mode is 'latency' there and 'throughput' here"),
-        ({"threads": 2}, {}, {}, "threads is 1 there and 2 here"),
-        ({"batch": 4}, {}, {}, "batch is 8 there and 4 here"),
-        ({"batch": None}, {}, {}, "batch is 8 there and .* here"),
+        (
+            *({"model": write_other_model}, {}, {}),
+            r"model_sha256 is '\w{64}' there and '\w{64}' here",
+            "with the same settings",
+        ),
+        ({}, {"seed": 8}, {}, "seed is 7 there and 8 here", "with --seed 7"),
+        ({}, {"count": 81}, {}, "count is 80 there and 81 here", "with --count 80"),
+        ({}, {}, {"shard_size": 16}, "shard_size is 8 there and 16 here", "with --shard-size 8"),
+        (
+            *({}, {}, {"format": "npz"}),
+            "format is 'shard' there and 'npz' here",
+            "with --format shard",
+        ),
+        (
+            *({}, {}, {"dtype": "uint16"}),
+            "dtype is 'uint8' there and 'uint16' here",
+            "with --dtype uint8",
+        ),
+        (
+            *({"backend": "onnxruntime"}, {}, {}),
+            "backend is 'openvino' there and 'onnxruntime' here",
+            "with --backend openvino",
+        ),
+        (
+            *({"precision": "bf16"}, {}, {}),
+            "precision is 'fp32' there and 'bf16' here",
+            "with --precision fp32",
+        ),
+        (
+            *({"mode": "throughput"}, {}, {}),
+            "mode is 'latency' there and 'throughput' here",
+            "with --mode latency",
+        ),
+        ({"threads": 2}, {}, {}, "threads is 1 there and 2 here", "with --threads 1"),
+        ({"batch": 4}, {}, {}, "batch is 8 there and 4 here", "with --batch 8"),
+        ({"batch": None}, {}, {}, "batch is 8 there and .* here", "with --batch 8"),
     ],
 )
-def test_a_job_resumed_as_another_is_refused(write_model, tmp_path, engine, inputs, output, named):
+def test_a_job_resumed_as_another_is_refused(
+    write_model, tmp_path, engine, inputs, output, named, remedy
+):
     from fastmrigan.jobs.run import run
 
     model, out = write_model(), tmp_path / "out"
@@ -241,11 +269,39 @@ def test_a_job_resumed_as_another_is_refused(write_model, tmp_path, engine, inpu
         if "bf16" not in str(refused):
             raise
         pytest.skip(f"no other precision here: {refused}")
-    with pytest.raises(UsageError, match=rf"run\.json: {named}; resume with the same settings"):
+    with pytest.raises(UsageError, match=rf"run\.json: {named}; resume {remedy}, or take"):
         run(other)
     assert contents(out) == before
     run(began.open())
     assert verify(out).whole
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_threads_to_resume_with_are_cut_into_the_same_streams(mode):
+    """Of 9, 4 streams have 2 each, and 8 would be 8 of 1."""
+    options = BackendOptions(mode=mode)
+    for threads in range(1, 70):
+        streams, each = options.shared_out(threads)
+        known = {"mode": mode, "streams": streams, "threads": streams * each}
+        for key in ("streams", "threads"):
+            word, option, asked = settings_of(known, key).split()
+            assert (word, option) == ("with", "--threads")
+            assert options.shared_out(int(asked)) == (streams, each)
+
+
+@pytest.mark.parametrize(
+    ("known", "key", "told"),
+    [
+        ({"gate": None}, "gate", "without --gate"),
+        ({"gate": "drop"}, "gate", "with --gate drop"),
+        ({"batch": [1, 4, 8]}, "batch", "with the same settings"),
+        ({"mode": "throughput", "streams": 1, "threads": 4}, "threads", "with the same settings"),
+        ({"streams": 0, "threads": 0}, "streams", "with the same settings"),
+        ({"version": "2026.1"}, "version", "with the same settings"),
+    ],
+)
+def test_how_to_resume(known, key, told):
+    assert settings_of(known, key) == told
 
 
 @pytest.mark.parametrize("key", ["version", "device", "instruction_set", "nodes", "layout"])
