@@ -16,6 +16,7 @@ from fastmrigan.jobs.run import agrees, missing, slices_of
 from fastmrigan.jobs.spec import JobSpec
 from fastmrigan.runtime.backends import check_meant, choose
 from fastmrigan.runtime.engine_file import EngineFile, read_model
+from fastmrigan.runtime.generator import check_options
 from fastmrigan.runtime.model_file import ModelFile
 
 
@@ -99,15 +100,17 @@ def looked_at(spec: JobSpec, *, engine_here: bool = True) -> Looked:
     Raises what `spec.work`, `spec.part` and `check_images` do, UsageError too for a folder that
     cannot be written to, or in which another job began.
     """
+    engine = spec.engine
+    check_options(threads=engine.threads, batch=engine.batch, mode=engine.mode)
     if spec.shard_range is not None:
         read_range(spec.shard_range)
     spec.output.check()
     check_writable(spec.output.out)
-    model = read_model(spec.engine.model)
+    model = read_model(engine.model)
     if engine_here:
-        choose(spec.engine.backend, model)
+        choose(engine.backend, model)
     else:
-        check_meant(spec.engine.backend, model)
+        check_meant(engine.backend, model)
     if spec.gate is not None:
         spec.gate.check(model.metadata, spec.output)
     if of_images(spec) is not None:

@@ -19,6 +19,16 @@ MAX_BATCH = 4096  # slices a call; more gains nothing and may not fit into memor
 BUCKETS = (1, 4, 8, 16, 32)  # slices a call, where no batch is given
 
 
+def check_options(*, threads: int | None, batch: int | None, mode: str) -> None:
+    """Raises UsageError on what no engine could be meant to have."""
+    if batch is not None and not 1 <= batch <= MAX_BATCH:
+        raise UsageError(f"batch {batch}: expected 1 to {MAX_BATCH:,}")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads {threads}: expected at least 1")
+    if mode not in MODES:
+        raise UsageError(f"mode {mode!r}: unknown; choose one of {', '.join(MODES)}")
+
+
 class Generator:
     """Makes any number of slices, in engine calls of a few sizes.
 
@@ -48,12 +58,7 @@ class Generator:
         batch: int | None = None,
         mode: str = "latency",
     ) -> None:
-        if batch is not None and not 1 <= batch <= MAX_BATCH:
-            raise UsageError(f"batch {batch}: expected 1 to {MAX_BATCH:,}")
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads {threads}: expected at least 1")
-        if mode not in MODES:
-            raise UsageError(f"mode {mode!r}: unknown; choose one of {', '.join(MODES)}")
+        check_options(threads=threads, batch=batch, mode=mode)
         name, self.reason = choose(backend, model)
         self.model = model
         self.metadata = model.metadata

@@ -282,6 +282,10 @@ def test_a_dry_run_prepares_elsewhere(write_model, study, translate, tmp_path):
         (["--workers", 0], "--workers 0: expected 1 to 256"),
         (["--shard-range", "a:b"], "--shard-range a:b: expected A:B, of whole numbers"),
         (["--shard-range", "4:4"], "--shard-range 4:4: is empty"),
+        (["--batch", 0], "batch 0: expected 1 to 4,096"),
+        (["--threads", 0], "threads 0: expected at least 1"),
+        (["--threads", 0, "--workers", 2], "threads 0: expected at least 1"),
+        (["--mode", "fast"], "mode 'fast': unknown; choose one of latency, throughput"),
     ],
 )
 def test_what_can_never_be_meant_is_refused_first(
