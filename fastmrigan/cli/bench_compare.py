@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fastmrigan.cli.bench_table import label, milliseconds, row
 from fastmrigan.errors import UsageError
+from fastmrigan.progress import counted
 from fastmrigan.runtime.latency import KIND, SCHEMA_VERSION
+from fastmrigan.runtime.latency_figures import NEEDS
+
+Measurement = dict[str, Any]
+Key = tuple[Any, ...]
 
 SAME = ("backend", "precision", "mode", "batch", "threads", "scope", "rate")  # of comparable rows
 SCOPES = {"engine": "engine", "end-to-end": "e2e"}
+SHOWN = 4  # kinds of rows that one run has alone
 
 
 def read_bench(path: Path) -> dict[str, Any]:
@@ -38,9 +46,17 @@ def compared(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
     """The lines: what differs between the runs, then the rows that both have, then the others."""
     lines = differences(first, second)
     sides = [{key_of(m): m for m in side["measurements"]} for side in (first, second)]
-    both = [key for key in sides[0] if key in sides[1]]
-    lines += [
-        "",
+    both = [(sides[0][key], sides[1][key]) for key in sides[0] if key in sides[1]]
+    lines += ["", *(rows_of_both(both) if both else ["no row is in both"])]
+    for name, side, other in zip("AB", sides, reversed(sides), strict=True):
+        if told := alone([*side], [*other]):
+            lines.append(f"in {name} alone: {'; '.join(told)}")
+    return lines
+
+
+def rows_of_both(both: Sequence[tuple[Measurement, Measurement]]) -> list[str]:
+    """The table of the rows that both runs have."""
+    lines = [
         "ms a call, A and B, and how many times A's p50 and p99 B takes; = where the turns' "
         "medians overlap",
         row(
@@ -54,33 +70,45 @@ def compared(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
             width=7,
         ),
     ]
-    for key in both:
-        a, b = sides[0][key], sides[1][key]
+    few = False
+    for a, b in both:
         cells = [SCOPES[a["scope"]], str(a["batch"]), str(a["threads"])]
         cells.append(a["loop"] if a["rate"] is None else f"{a['rate']:g}")
         for percent in ("p50", "p99"):
             taken = [side["call_ms"][percent] for side in (a, b)]
-            cells += [milliseconds(side["call_ms"], percent) for side in (a, b)] + [
-                f"{taken[1] / taken[0]:.2f}"
-            ]
+            told = [milliseconds(side["call_ms"], percent) for side in (a, b)]
+            cells += [*told, "-" if "-" in told else f"{taken[1] / taken[0]:.2f}"]
+            few |= "-" in told
             if percent == "p50":
                 cells.append("=" if overlap(a, b) else "")
         lines.append(row(label(a), *cells, width=7))
-    for name, side, other in zip("AB", sides, reversed(sides), strict=True):
-        alone = [key for key in side if key not in other]
-        if alone:
-            told = "; ".join(
-                ", ".join(f"{k} {v}" for k, v in zip(SAME, key, strict=True) if v) for key in alone
-            )
-            lines.append(f"in {name} alone: {told}")
-    return lines
+    return lines + [f"-: of too few calls; p99 needs {NEEDS['p99']:,}"] * few
 
 
-def key_of(measurement: dict[str, Any]) -> tuple[Any, ...]:
+def alone(keys: Sequence[Key], others: Sequence[Key]) -> list[str]:
+    """What rows one run has that the other has not, by what tells them first from all of the
+    other's; the few that no single value tells, one by one."""
+    lacking = [key for key in keys if key not in others]
+    known = [{key[place] for key in others} for place in range(len(SAME))]
+    counts: Counter[str] = Counter()
+    rest = []
+    for key in lacking:
+        new = [place for place, value in enumerate(key) if value not in known[place]]
+        if new:
+            value = key[new[0]]
+            counts[f"{SAME[new[0]]} {'none' if value is None else value}"] += 1
+        else:
+            rest.append(", ".join(f"{k} {v}" for k, v in zip(SAME, key, strict=True) if v))
+    told = [f"{name} ({counted(count, 'row')})" for name, count in counts.items()] + rest
+    left = sum([*counts.values(), *(1 for _ in rest)][SHOWN:])
+    return told[:SHOWN] + ([f"and {counted(left, 'row')} more"] if left else [])
+
+
+def key_of(measurement: Measurement) -> Key:
     return tuple(measurement[name] for name in SAME)
 
 
-def overlap(a: dict[str, Any], b: dict[str, Any]) -> bool:
+def overlap(a: Measurement, b: Measurement) -> bool:
     """Whether the medians of the turns of two measurements lie in common bounds."""
     (low_a, high_a), (low_b, high_b) = (
         (min(medians), max(medians))
@@ -90,7 +118,7 @@ def overlap(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    """A line for each fact of model, machine and versions in which two runs differ."""
+    """A line for each fact of model, machine and versions that is known of both runs and differs."""
     facts = [
         {
             "model": f"{d['model']['file']} ({d['model']['sha256'][:12]})",
@@ -101,8 +129,8 @@ def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
         for d in (first, second)
     ]
     lines = [f"A: {first['began']}, B: {second['began']}"]
-    for name in dict.fromkeys((*facts[0], *facts[1])):
+    for name in facts[0]:
         a, b = (side.get(name) for side in facts)
-        if a != b:
+        if a != b and a is not None and b is not None:
             lines.append(f"differs: {name}: {a} in A, {b} in B")
     return lines

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastmrigan.progress import counted
+from fastmrigan.runtime.latency_figures import NEEDS
+
 SCOPES = {"engine": "engine alone", "end-to-end": "end to end, pixels out"}
 LOOPS = {
     "closed": "a call when the last one ends",
@@ -15,14 +18,15 @@ LOOPS = {
 def table(document: dict[str, Any]) -> list[str]:
     """The lines printed on the terminal."""
     machine, calls = document["machine"], document["measurements"]
+    started = document["cold_start"][0]["processes"]
+    processes = counted(started, "fresh process", "fresh processes")
     lines = [
         f"{document['model']['file']}: {document['model']['recipe']}, on {machine['cpu']}, "
         f"{machine['cores_usable']} of {machine['cores']} cores, "
         f"governor {machine['governor'] or 'not readable'}",
         *(f"left out: {name}: {why}" for name, why in document["left_out"].items()),
         "",
-        f"cold start, ms: median of {document['cold_start'][0]['processes']} fresh processes each, "
-        "files cached by the system",
+        f"cold start, ms: median of {processes} each, files cached by the system",
         row("", "start", "import", "load", "compile", "first", "total", "peak MB"),
     ]
     for cold in document["cold_start"]:
@@ -45,10 +49,10 @@ def table(document: dict[str, Any]) -> list[str]:
             f"{late:,} calls arrived faster than they could be served and count with as long as "
             "they had waited"
         )
-    if any(call["call_ms"]["p99_9"] is None for call in calls):
+    if any(call["call_ms"]["n"] < max(NEEDS.values()) for call in calls):
         lines.append(
-            "n/a: p99.9 needs 1,000 calls, and the column calls says how many there were; "
-            "raise --seconds"
+            f"-: of too few calls; p99 needs {NEEDS['p99']:,}, p99.9 needs {NEEDS['p99_9']:,} "
+            "calls: raise --seconds"
         )
     engines = {f"{c['backend']} {c['version']}": None for c in calls}
     lines.append("engines: " + ", ".join(engines))
@@ -87,4 +91,6 @@ def label(call: dict[str, Any]) -> str:
 
 def milliseconds(figures: dict[str, Any], name: str) -> str:
     value = figures[name]
-    return "n/a" if value is None else f"{value:.3f}" if value < 100 else f"{value:.1f}"
+    if value is None or figures["n"] < NEEDS.get(name, 0):
+        return "-"
+    return f"{value:.3f}" if value < 100 else f"{value:.1f}"

@@ -155,13 +155,40 @@ def test_cold_start_phases_add_up(document: dict[str, Any]) -> None:
 def test_table_names_loops_scopes_and_the_missing_tail(document: dict[str, Any]) -> None:
     few = json.loads(json.dumps(document))
     for call in few["measurements"]:
-        call["call_ms"]["p99_9"] = call["slice_ms"]["p99_9"] = None
+        with_calls(call, 999)
     text = "\n".join(table(few))
     assert "ms a call, engine alone; a call when the last one ends" in text
     assert "ms a call, end to end, pixels out; calls at a fixed rate a second" in text
-    assert "p99.9 needs 1,000 calls" in text
+    assert "-: of too few calls; p99 needs 100, p99.9 needs 1,000 calls: raise --seconds" in text
     assert "openvino fp32" in text
     assert max(map(len, table(few)[2:])) <= 100
+
+
+def with_calls(call: dict[str, Any], n: int) -> None:
+    """As if it had been measured by so many calls."""
+    for times in (call["call_ms"], call["slice_ms"]):
+        times |= {"n": n, "p99": 7.0, "p99_9": 8.0 if n >= 1000 else None}
+
+
+@pytest.mark.parametrize(
+    ("n", "p99", "p99_9"),
+    [(1, "-", "-"), (99, "-", "-"), (100, "7.000", "-"), (1000, "7.000", "8.000")],
+)
+def test_no_percentile_is_told_of_too_few_calls(
+    document: dict[str, Any], n: int, p99: str, p99_9: str
+) -> None:
+    few = json.loads(json.dumps(document))
+    for call in few["measurements"]:
+        with_calls(call, n)
+    lines = table(few)
+    place = next(line for line in lines if " p99 " in line).split().index("p99")
+    first = next(line for line in lines if line.startswith("openvino fp32"))
+    assert first.split()[place + 2 : place + 4] == [p99, p99_9]  # its name is two words
+    assert any(line.startswith("-: ") for line in lines) == (n < 1000)
+    told = compared(few, few)
+    first = next(line for line in told if line.startswith("openvino fp32"))
+    assert first.split()[-3:] == ([p99, p99, "1.00"] if n >= 100 else ["-", "-", "-"])
+    assert ("-: of too few calls; p99 needs 100" in told) == (n < 100)
 
 
 def test_translating_model_is_benched_too(tmp_path: Path) -> None:
@@ -348,8 +375,8 @@ def test_budget_ends_with_6_and_keeps_the_figures(
 def test_two_runs_beside_each_other(
     document: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = json.loads(json.dumps(document))
-    other["machine"]["governor"] = "powersave"
+    document, other = (json.loads(json.dumps(document)) for _ in "AB")
+    document["machine"]["governor"], other["machine"]["governor"] = "performance", "powersave"
     gone = other["measurements"].pop()
     first = other["measurements"][0]
     first["call_ms"]["p50"] = 3 * document["measurements"][0]["call_ms"]["p50"]
@@ -360,7 +387,7 @@ def test_two_runs_beside_each_other(
         file.write_text(json.dumps(side))
     bench_command(compare=files)
     lines = capsys.readouterr().out.splitlines()
-    assert f"differs: governor: {document['machine']['governor']} in A, powersave in B" in lines
+    assert "differs: governor: performance in A, powersave in B" in lines
     rows = [line for line in lines if line.startswith(("openvino fp32", "onnxruntime fp32"))]
     assert len(rows) == 15
     assert rows[0].split()[8] == "3.00"
@@ -369,6 +396,44 @@ def test_two_runs_beside_each_other(
     assert lines[-1].startswith("in A alone: backend onnxruntime")
     assert f"rate {gone['rate']}" in lines[-1]
     assert max(map(len, compared(document, other))) <= 150
+
+
+def test_unlike_runs_are_told_by_what_differs_first(document: dict[str, Any]) -> None:
+    first, second = (json.loads(json.dumps(document)) for _ in "AB")
+    second["machine"]["governor"] = None  # not readable there
+    rows = second["measurements"]
+    second["measurements"] = [m for m in rows if m["backend"] == "openvino" and m["batch"] == 1]
+    first["measurements"] += [m | {"batch": n} for n in range(10, 60) for m in rows]
+    second["measurements"] += [m | {"threads": 64} for m in rows if m["rate"] is None]
+    lines = compared(first, second)
+    assert not any("None" in line for line in lines)
+    (alone_a,) = (line for line in lines if line.startswith("in A alone: "))
+    (alone_b,) = (line for line in lines if line.startswith("in B alone: "))
+    assert alone_b == "in B alone: threads 64 (8 rows)"
+    shown = "; ".join(f"batch {n} (8 rows)" for n in range(10, 14))
+    assert alone_a == f"in A alone: {shown}; and {46 * 8 + 12} rows more"
+    assert max(map(len, lines)) <= 150
+
+
+def test_a_backend_that_one_run_lacks_has_no_version_there(document: dict[str, Any]) -> None:
+    second = json.loads(json.dumps(document))
+    second["measurements"] = [m for m in second["measurements"] if m["backend"] == "openvino"]
+    for a, b, letter in ((document, second, "A"), (second, document, "B")):
+        lines = compared(a, b)
+        assert not any(line.startswith("differs: ") for line in lines)
+        assert lines[-1] == f"in {letter} alone: backend onnxruntime (8 rows)"
+
+
+def test_runs_without_a_row_in_common(document: dict[str, Any]) -> None:
+    second = json.loads(json.dumps(document))
+    for measured in second["measurements"]:
+        measured["threads"] = 2
+    assert compared(document, second)[1:] == [
+        "",
+        "no row is in both",
+        "in A alone: threads 1 (16 rows)",
+        "in B alone: threads 2 (16 rows)",
+    ]
 
 
 @pytest.mark.parametrize(
