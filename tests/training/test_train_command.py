@@ -157,6 +157,36 @@ def test_the_demos_folder_is_never_an_option(folder):
         assert not any(word.startswith("-") for word in named)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_waits_until_its_command_has_saved(prepared, tmp_path, number):
+    run = tmp_path / "run"
+    words = ["train", "tumour-dcgan64", "--data", str(prepared), "--out", str(run), *SETTINGS]
+    script = "from fastmrigan.cli import demo, main\n"
+    script += f"demo.steps = lambda out: [{[*words, '--minutes', '5']!r}]\nmain()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, "demo", "--out", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while len(read_metrics(run / "metrics.jsonl")) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, number)  # as a terminal does
+        process.wait(timeout=60)
+        saved = checkpoint.steps_of(run)  # now, and not once its output has ended
+        errors = process.stderr.read()
+    assert saved
+    assert process.returncode == 130, errors
+    assert saved[-1] == len(read_metrics(run / "metrics.jsonl"))
+    *_, stopped, last = errors.splitlines()
+    assert f"stopped at step {saved[-1]:,}, all of it saved; resume with: " in stopped
+    assert last == "fastmrigan: interrupted; the same command does what is missing"
+
+
 def test_torch_is_named_where_it_is_missing(command, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     code, _, errors = command("train", "tumour-dcgan64", "--dry-run")
