@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -133,6 +134,8 @@ def train(
                 f"{threads}{several}",
                 file=sys.stderr,
             )
+            if resolved.task == "sample" and slices.info["label"] is None:
+                warn_of_labels(data, slices.info["labels"])
             if device == "cuda":
                 why = why_no_graph(resolved, ranks)
                 said = f"no CUDA graph of the step: {why}"
@@ -167,6 +170,19 @@ def train(
         print(f"next: the same command, until it is grown at step {bound:,}")
     else:
         print(f"next: fastmrigan export {shlex.quote(str(out))} --out model.onnx")
+
+
+def warn_of_labels(data: Path, labels: Mapping[str, int]) -> None:
+    """A generator of tumours learns little from slices that have none."""
+    from fastmrigan.imaging.walker import printable
+
+    if len(labels) > 1:
+        counts = ", ".join(f"{name or '(no label)'} {n:,}" for name, n in labels.items())
+        print(
+            f"warning: {data}: slices of {len(labels):,} labels are trained on together "
+            f"({printable(counts)}); --set label=NAME takes those of one",
+            file=sys.stderr,
+        )
 
 
 def launcher(processes: int) -> list[str]:

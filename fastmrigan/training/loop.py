@@ -12,7 +12,7 @@ import torch
 
 from fastmrigan.errors import CheckFailed, FastMriganError, InputRejected, Interrupted, UsageError
 from fastmrigan.interrupt import StopSignal
-from fastmrigan.progress import Progress
+from fastmrigan.progress import Progress, duration
 from fastmrigan.training import checkpoint
 from fastmrigan.training.augmenting import Batches
 from fastmrigan.training.data import TrainingData
@@ -25,6 +25,10 @@ from fastmrigan.training.run_folder import locked, resumable, write_config
 from fastmrigan.training.session import Fault, Session, TrainResult
 from fastmrigan.training.step_graph import StepGraph, why_no_graph
 from fastmrigan.training.systems import Batch, Clock, Rows
+
+
+LONG = 3 * 3600.0  # seconds of training of which a user is told
+TIMED = 10  # steps that tell of them
 
 
 def train(
@@ -93,6 +97,7 @@ class Loop(Session):
     def go_on(self, minutes: float | None, signal: StopSignal, resume_command: str) -> None:
         recipe, last_step = self.recipe, self.last_step
         seconds = float("inf") if minutes is None else minutes * 60
+        since = self.began
         self.write_facts("running")
         if self.step == 0:
             self.sample()
@@ -124,6 +129,10 @@ class Loop(Session):
                 if self.step in self.milestones:
                     self.plot(f"loss_epoch_{self.milestones[self.step]}.png")
                 progress.advance(seconds_left=self.seconds_left(seconds))
+                if self.step == self.first_step + 1:
+                    since = time.monotonic()  # the first step also warms up
+                elif self.step == self.first_step + 1 + TIMED and minutes is None:
+                    self.tell_if_long(progress, (time.monotonic() - since) / TIMED)
                 out_of_time = time.monotonic() - self.began >= seconds
                 if self.step == last_step or self.ranks.any(signal.stopped or out_of_time):
                     break
@@ -144,6 +153,16 @@ class Loop(Session):
         self.sample()
         self.plot("loss_last.png")
         self.page()
+
+    def tell_if_long(self, progress: Progress, a_step: float) -> None:
+        """Names --minutes where nobody would wait for the end; a_step: seconds."""
+        left = 0 if self.last_step is None else self.last_step - self.step
+        if left * a_step > LONG:
+            progress.say(
+                f"train: at {a_step:.3g} s a step, the {left:,} steps that are left take about "
+                f"{duration(left * a_step)} h; --minutes N stops after N minutes, and the same "
+                "command goes on from there"
+            )
 
     def batches(self) -> Batches:
         """The batches of this run; after a roll-back, in another order."""

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from fastmrigan.cli.demo import steps as demo_steps
-from fastmrigan.training import checkpoint
+from fastmrigan.training import checkpoint, loop
 from fastmrigan.training.logging import read_metrics
 from fastmrigan.training.recipe_file import load_recipe
 
@@ -57,8 +57,9 @@ def test_trains_one_label_and_resumes(command, prepared, tmp_path):
     run = tmp_path / "run"
     words = ["train", "tumour-dcgan64", "--data", prepared, "--out", run, *SETTINGS]
     words += ["--set", "label=tumour", "--steps"]
-    code, out, _ = command(*words, 2)
+    code, out, err = command(*words, 2)
     assert code == 0
+    assert "warning" not in err
     assert re.search(r"run: step 2 \(epoch .*\), 2 steps in", out)
     assert "next: fastmrigan export" in out
     assert "step 3 (epoch 1.7), 1 step in" in command(*words, 3)[1]
@@ -67,6 +68,28 @@ def test_trains_one_label_and_resumes(command, prepared, tmp_path):
     assert dataset["label"] == "tumour"
     assert dataset["training_slices"] < 9
     assert "/" not in str(dataset)
+
+
+def test_labels_that_are_trained_on_together_are_told(command, prepared, tmp_path):
+    words = ["train", "tumour-dcgan64", "--data", prepared, "--out", tmp_path / "run", *SETTINGS]
+    code, _, err = command(*words, "--steps", 1)
+    assert code == 0
+    told = f"warning: {prepared}: slices of 2 labels are trained on together (normal 8, tumour 8); "
+    assert f"{told}--set label=NAME takes those of one\n" in err
+
+
+@pytest.mark.parametrize(
+    ("long", "bound", "told"), [(0.0, [], True), (0.0, ["--minutes", 5], False), (60, [], False)]
+)
+def test_a_run_that_takes_long_is_told_of_minutes(
+    command, prepared, tmp_path, monkeypatch, long, bound, told
+):
+    monkeypatch.setattr(loop, "LONG", long)
+    words = ["train", "tumour-dcgan64", "--data", prepared, "--out", tmp_path / "run", *SETTINGS]
+    code, _, err = command(*words, "--steps", 13, *bound)
+    assert code == 0
+    line = r"train: at [\d.]+ s a step, the 2 steps that are left take about 0:\d\d h; --minutes N "
+    assert len(re.findall(line, err)) == told
 
 
 @pytest.mark.parametrize("name", ["run.json", "dataset.json"])
