@@ -254,7 +254,7 @@ def rejects_table(rejects: Rejects) -> str:
             [(fate, f"{len(of):,}", why, some(of)) for fate, why, of in rows[:SHOWN]],
         )
         + soft("Slices that are left out keep their index; the others keep theirs.")
-        + soft(f"{len(rows) - SHOWN:,} more reasons are in receipts/." if rows[SHOWN:] else "")
+        + soft(f"{more(rows, 'more reason')} in receipts/." if rows[SHOWN:] else "")
     )
 
 
@@ -302,7 +302,12 @@ def runs_table(runs: list[Run]) -> str:
 
 def earlier(rows: Sequence[object]) -> str:
     """How many rows are not shown."""
-    return soft(f"{len(rows) - SHOWN:,} earlier ones are in the logs.") if rows[SHOWN:] else ""
+    return soft(f"{more(rows, 'earlier one')} in the logs.") if rows[SHOWN:] else ""
+
+
+def more(rows: Sequence[object], one: str) -> str:
+    """E.g. "2 earlier ones are": what is not shown."""
+    return counted(len(rows) - SHOWN, f"{one} is", f"{one}s are")
 
 
 def events(runs: list[Run]) -> list[str]:
