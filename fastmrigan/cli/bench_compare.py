@@ -118,7 +118,7 @@ def overlap(a: Measurement, b: Measurement) -> bool:
 
 
 def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    """A line for each fact of model, machine and versions that is known of both runs and differs."""
+    """A line for each fact of model, machine and versions that both runs know, and that differs."""
     facts = [
         {
             "model": f"{d['model']['file']} ({d['model']['sha256'][:12]})",

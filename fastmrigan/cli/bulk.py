@@ -322,8 +322,8 @@ def quarantine_line(output: Output, count: int) -> str:
     )
     listed = output.out / "quarantine.jsonl"
     return (
-        f"{counted(count, 'input')} quarantined, which ended the processes that worked on them (see "
-        f"{listed}): {lost}"
+        f"{counted(count, 'input')} quarantined, which ended the processes that worked on them "
+        f"(see {listed}): {lost}"
     )
 
 

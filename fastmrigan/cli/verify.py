@@ -45,8 +45,8 @@ def verify(
         remedy = "--discard removes what is damaged, and the command that began the job"
     else:
         remedy = "the command that began the job"
+    damaged = counted(len(found.damaged), "damaged shard")
     lacking = counted(found.count - found.slices - found.left_out, "slice")
     raise CheckFailed(
-        f"{folder}: {counted(len(found.damaged), 'damaged shard')}, {lacking} not there or damaged; "
-        f"{remedy} makes what is missing"
+        f"{folder}: {damaged}, {lacking} not there or damaged; {remedy} makes what is missing"
     )

@@ -64,7 +64,7 @@ def test_what_is_whole_is_not_made_again(run, monkeypatch, tmp_path):
     shutil.rmtree(out / "data")
     _, stdout, _ = run()
     assert stdout.count("(made before)") == 1
-    assert times(out / "phantom") == {p: t for p, t in first.items() if out / "phantom" in p.parents}
+    assert times(out / "phantom").items() <= first.items()
     assert (out / "data" / "dataset.json").exists()
     (out / "demo.json").write_text("null")
     _, stdout, _ = run()
