@@ -137,7 +137,7 @@ def run_step(command: list[str]) -> list[str]:
     )
     assert process.stdout is not None
     printed = []
-    with passing_signals_on(process) as passed_on:
+    with passing_signals_on(process) as passed_on, process.stdout:
         for line in process.stdout:
             print(line, end="", flush=True)
             printed.append(line.rstrip("\n"))

@@ -168,9 +168,7 @@ def summary(output: Output, shards: Iterable[Shard], action: str) -> str:
         found = receipt.left_out if action == "drop" else receipt.flagged
         counts.update(why.partition(":")[0] for why in found.values())
     kinds = [
-        counted(counts[kind], one, many)
-        for kind, (one, many) in KINDS.items()
-        if counts[kind]
+        counted(counts[kind], one, many) for kind, (one, many) in KINDS.items() if counts[kind]
     ]
     total = sum(counts[kind] for kind in KINDS)
     return f"{total:,} {ACTIONS[action]}" + (f": {', '.join(kinds)}" if kinds else "")

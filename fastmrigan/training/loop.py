@@ -26,7 +26,6 @@ from fastmrigan.training.session import Fault, Session, TrainResult
 from fastmrigan.training.step_graph import StepGraph, why_no_graph
 from fastmrigan.training.systems import Batch, Clock, Rows
 
-
 LONG = 3 * 3600.0  # seconds of training of which a user is told
 TIMED = 10  # steps that tell of them
 
