@@ -13,8 +13,10 @@ from typing import Any
 from fastmrigan.errors import UsageError
 from fastmrigan.runtime.backends.base import MOST_STREAMS, BackendOptions
 
-CHOSEN = ("count", "seed", "split", "label", "shard_size", "format", "dtype", "gate")
-CHOSEN += ("batch", "backend", "precision", "mode")  # by an option of that name
+CHOSEN = (  # by an option of that name
+    *("count", "seed", "split", "label", "shard_size", "format", "dtype", "gate"),
+    *("batch", "backend", "precision", "mode"),
+)
 
 
 class TakenAway(UsageError):
