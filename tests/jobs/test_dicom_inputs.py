@@ -175,7 +175,7 @@ def test_rejects_are_named_and_end_in_3_every_time(write_model, study, translate
         code, stdout, _ = translate(negative(write_model), folder)
         assert code == 3
         assert f"{COUNT} slices, {made} made now" in stdout
-        assert "quarantined 1 DICOM files" in stdout
+        assert "quarantined 1 DICOM file," in stdout
         assert "refused 1 file" in stdout
         assert "broken.dcm" in stdout
     listed = (tmp_path / "out" / "inputs" / "rejects.jsonl").read_text()
