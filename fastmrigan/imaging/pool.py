@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -54,6 +55,7 @@ class Worker:
         self.heard = 0  # tasks whose results came
         self.batch = 1  # tasks to give it at a time
         self.ready = False
+        self.starved = self.waited_before = 0.0  # seconds without a core: since it began, before
         self.began = time.monotonic()  # to start, then to work on the first of its tasks
         counter = os.memfd_create("fastmrigan-begun")
         os.truncate(counter, 8)
@@ -84,8 +86,21 @@ class Worker:
         if not self.ready:
             return self.began + START_SECONDS
         if self.begun[0] != self.seen:
-            self.seen, self.began = self.begun[0], time.monotonic()
-        return self.began + WALL * max(task.seconds for task in self.tasks)
+            self.seen = self.begun[0]
+            self.begin()
+        return self.began + WALL * max(task.seconds for task in self.tasks) + self.starved
+
+    def begin(self) -> None:
+        """From now on it works on something else."""
+        self.began, self.starved = time.monotonic(), 0.0
+        self.waited_before = waited_for_a_core(self.process.pid)
+
+    def is_late(self) -> bool:
+        """Whether patience has ended; the time that others had its core is not its own."""
+        if time.monotonic() < self.deadline():
+            return False
+        self.starved = waited_for_a_core(self.process.pid) - self.waited_before
+        return time.monotonic() >= self.deadline()
 
     def in_hand(self) -> Task | None:
         """Takes away the task it works on, or was about to; None where it has none."""
@@ -125,7 +140,8 @@ class DecodePool(Generic[Result]):
         and end with the thread that started them.
     memory: bytes of address space a worker may add to what it uses when fresh (RLIMIT_AS).
     seconds: processor time of one task, or a function of the task's args that returns it. On the
-        clock a task may take five times that, so that a busy machine refuses no good file.
+        clock a task may take five times that, and as long again as it waited for a core, so that a
+        busy machine refuses no good file.
     """
 
     def __init__(
@@ -210,7 +226,7 @@ class DecodePool(Generic[Result]):
                 self._hear(worker)
                 continue
             if worker.ready and not worker.tasks:
-                worker.began = time.monotonic()
+                worker.begin()
             worker.tasks.extend(tasks)
 
     def _take(self, count: int) -> list[Task]:
@@ -244,9 +260,9 @@ class DecodePool(Generic[Result]):
         first = min(worker.deadline() for worker in self._workers if worker.tasks)
         for key, _ in self._selector.select(max(0.0, first - time.monotonic())):
             self._hear(key.data)
-        now = time.monotonic()
-        for worker in [w for w in self._workers if w.tasks and w.deadline() <= now]:
-            self._bury(worker, f"was not decoded within {now - worker.began:.0f} s on the clock")
+        for worker in [w for w in self._workers if w.tasks and w.is_late()]:
+            seconds = time.monotonic() - worker.began
+            self._bury(worker, f"was not decoded within {seconds:.0f} s on the clock")
 
     def _hear(self, worker: Worker) -> None:
         """Takes one message of a worker, or its end."""
@@ -258,8 +274,8 @@ class DecodePool(Generic[Result]):
         except Exception as error:  # whatever pickle makes of bytes that a broken process wrote
             self._bury(worker, f"its decoder returned nonsense ({type(error).__name__})")
             return
-        now = time.monotonic()
-        took, worker.began = now - worker.began, now
+        took = time.monotonic() - worker.began
+        worker.begin()
         if not worker.ready:
             worker.ready = True
             return
@@ -318,6 +334,15 @@ class DecodePool(Generic[Result]):
     def _forget(self, worker: Worker) -> None:
         self._workers.remove(worker)
         self._selector.unregister(worker.channel)
+
+
+def waited_for_a_core(pid: int) -> float:
+    """Seconds for which the process' main thread could have run, and had no core (proc(5)); 0 where
+    the system does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def cause_of_death(status: int, seconds: float) -> str:

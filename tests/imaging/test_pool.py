@@ -104,6 +104,30 @@ def test_a_bad_task_is_refused_and_the_rest_goes_on(task: tuple[Any, ...], reaso
     assert re.match(reason, refused.reason), refused.reason
 
 
+def test_time_that_others_had_the_core_is_no_fault_of_a_file(monkeypatch) -> None:
+    """Two seconds on the clock, of which the task could not run in 1.8; its limit is one."""
+    began = time.monotonic()
+    monkeypatch.setattr(room, "waited_for_a_core", lambda _: 0.9 * (time.monotonic() - began))
+    assert outcomes(("sleep", 2.0), ("number", 1), seconds=0.2) == [2.0, 1]
+    monkeypatch.setattr(room, "waited_for_a_core", lambda _: 0.0)
+    late, _ = outcomes(("sleep", 2.0), ("number", 1), seconds=0.2)
+    assert re.match(r"was not decoded within 1 s on the clock", late.reason)
+
+
+def test_waiting_for_a_core_is_seen() -> None:
+    if not Path("/proc/self/schedstat").exists():
+        pytest.skip("this system does not tell")
+    core = str(min(os.sched_getaffinity(0)))
+    busy = ["taskset", "-c", core, sys.executable, "-c", "while True: pass"]
+    with subprocess.Popen(busy) as one, subprocess.Popen(busy) as other:
+        time.sleep(1.5)
+        waited = room.waited_for_a_core(one.pid) + room.waited_for_a_core(other.pid)
+        one.kill()
+        other.kill()
+    assert waited > 0.4  # two on one core, half of the time each
+    assert room.waited_for_a_core(one.pid) == 0.0  # it is gone
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "came"),
     [("keep", 1 << 28, int), ("memory", 0, Refused), ("starve", 0, Refused)],
