@@ -70,7 +70,7 @@ def pair_table(root: Path, table: Path) -> tuple[list[Job], list[Refused]]:
     rows = read_columns("--pairs", table, ("source", "target"))
     jobs, refused = [], []
     absent = f"is not there, though {printable(table.name)} names it"
-    for number, (source, target) in enumerate(rows, start=2):
+    for number, source, target in rows:
         if not source or not target:
             refused.append(Refused(f"{table.name} line {number}", "lacks a source or a target"))
             continue

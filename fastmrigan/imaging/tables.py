@@ -8,8 +8,8 @@ from pathlib import Path
 from fastmrigan.errors import UsageError
 
 
-def read_columns(option: str, table: Path, columns: tuple[str, str]) -> list[tuple[str, str]]:
-    """Two columns of a CSV file, a row each; what a row lacks is empty.
+def read_columns(option: str, table: Path, columns: tuple[str, str]) -> list[tuple[int, str, str]]:
+    """Two columns of a CSV file, a row each after the number of its line; what a row lacks is empty.
 
     Raises UsageError, which names the option, for a file that is no such table.
     """
@@ -17,7 +17,10 @@ def read_columns(option: str, table: Path, columns: tuple[str, str]) -> list[tup
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             there = reader.fieldnames or []
-            rows = [(row.get(columns[0]) or "", row.get(columns[1]) or "") for row in reader]
+            first, second = columns
+            rows = [
+                (reader.line_num, row.get(first) or "", row.get(second) or "") for row in reader
+            ]
     except OSError as error:
         raise UsageError(f"{option} {table}: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError) as error:
@@ -36,9 +39,14 @@ def read_groups(table: Path) -> dict[str, str]:
     Raises UsageError for a table that cannot be read as one, or gives a file two groups.
     """
     groups: dict[str, str] = {}
-    for file, group in read_columns("--groups", table, ("file", "group")):
-        if file and group and groups.setdefault(file, group) != group:
+    lines: dict[str, int] = {}
+    for line, file, group in read_columns("--groups", table, ("file", "group")):
+        if not file or not group:
+            continue
+        lines.setdefault(file, line)
+        if groups.setdefault(file, group) != group:  # not named: a group may be a person's name
             raise UsageError(
-                f"--groups {table}: {file} is in the groups {groups[file]} and {group}; keep one"
+                f"--groups {table}: {file} is in two groups, by lines {lines[file]} and {line}; "
+                "keep one"
             )
     return groups

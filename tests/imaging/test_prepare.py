@@ -151,7 +151,7 @@ def test_patients_by_a_table(tmp_path: Path) -> None:
         (None, "No such file or directory"),
         ("name,patient\na.png,1\n", "expected the columns file and group, found name, patient"),
         ("file,group\nb.png,1\n", "names no file, e.g. normal/head0_slice0.png"),
-        ("file,group\nb.png,1\nb.png,2\n", "b.png is in the groups 1 and 2; keep one"),
+        ("file,group\nb.png,X\n\nb.png,Y\n", "b.png is in two groups, by lines 2 and 4; keep one"),
     ],
 )
 def test_tables_of_patients_that_are_none(tmp_path: Path, text: str | None, told: str) -> None:
