@@ -12,7 +12,7 @@ from pathlib import Path
 from fastmrigan.errors import UsageError
 from fastmrigan.imaging.options import PrepareOptions
 from fastmrigan.imaging.pairs import Job, Named, find_label_maps, pair_folder, pair_table
-from fastmrigan.imaging.tables import read_groups
+from fastmrigan.imaging.tables import Groups, read_groups
 from fastmrigan.imaging.walker import (
     DICOMDIR,
     Refused,
@@ -35,6 +35,7 @@ class Found:
     table: list[Job] | None = None  # pairs named by a table; `images` holds its refusals alone
     twins: Walk | None = None  # of a folder of twins
     label_maps: Walk | None = None  # of a folder of label maps
+    groups: Groups | None = None  # read once: it may be a pipe, or change during the run
 
     def files(self) -> list[Named]:
         """All of it: what the request is made of."""
@@ -54,12 +55,14 @@ class Members:
 
 
 def find(source: Path, options: PrepareOptions) -> Found:
-    """Looks at names alone. Raises UsageError for paths that lead nowhere and empty folders."""
+    """Looks at names and at tables. Raises UsageError for paths that lead nowhere, tables that are
+    none and empty folders."""
     if not source.exists():
         raise UsageError(f"{source}: no such file or folder")
     pairs = options.pairs
     if pairs is not None and not pairs.exists():
         raise UsageError(f"--pairs {pairs}: no such file or folder")
+    groups = read_groups(options.groups) if options.groups is not None else None
     label_maps = None
     if options.label_maps is not None and Path(options.label_maps).is_dir():
         label_maps = walk(Path(options.label_maps))
@@ -68,14 +71,14 @@ def find(source: Path, options: PrepareOptions) -> Found:
             raise UsageError(f"--pairs {pairs}: a table names files of a folder; {source} is none")
         table, refused = pair_table(source, pairs)
         inside = walk(source) if options.label_maps is not None and label_maps is None else Walk()
-        return Found(source, Walk(inside.files, [], refused), table, None, label_maps)
+        return Found(source, Walk(inside.files, [], refused), table, None, label_maps, groups)
     images = walk(source)
     if not (images.files or images.archives or images.refused):
         count = sum(images.ignored.values())
         ignored = f" ({count:,} other files)" if count else ""
         raise UsageError(f"{source}: no images in this folder{ignored}")
     twins = walk(pairs) if pairs is not None else None
-    return Found(source, images, None, twins, label_maps)
+    return Found(source, images, None, twins, label_maps, groups)
 
 
 def request_of(found: Found, options: PrepareOptions) -> str:
@@ -85,8 +88,8 @@ def request_of(found: Found, options: PrepareOptions) -> str:
     for name in NOT_ASKED:
         del asked[name]
     del asked["groups"]
-    if options.groups is not None:
-        asked["groups"] = sorted(read_groups(options.groups).items())
+    if found.groups is not None:
+        asked["groups"] = found.groups.partition()
     total = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
     for name, path in found.files():
         total.update(f"{path.stat().st_size} {name}\n".encode("utf-8", "surrogateescape"))
@@ -126,10 +129,9 @@ def jobs_of(
     pattern = options.group_pattern
     if pattern is not None and jobs and not any(re.search(pattern, job.name) for job in jobs):
         raise UsageError(f"--group-pattern {pattern}: matches no name, e.g. {jobs[0].name}")
-    if options.groups is not None and jobs:
-        groups = read_groups(options.groups)
-        if not any(job.name in groups for job in jobs):
-            raise UsageError(f"--groups {options.groups}: names no file, e.g. {jobs[0].name}")
+    groups = found.groups
+    if groups is not None and jobs and not any(job.name in groups.group for job in jobs):
+        raise UsageError(f"--groups {groups.table}: names no file, e.g. {jobs[0].name}")
     return [stamped(job, members.stamps) for job in jobs], refused
 
 

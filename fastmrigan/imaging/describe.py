@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -28,7 +28,6 @@ from fastmrigan.imaging.records import (
 )
 from fastmrigan.imaging.split import Side, Ties, split
 from fastmrigan.imaging.squares import Facts
-from fastmrigan.imaging.tables import read_groups
 from fastmrigan.imaging.units import Unit
 from fastmrigan.progress import Progress
 
@@ -63,6 +62,7 @@ def describe(
     folder: Path,
     units: Sequence[Unit],
     entries: Sequence[Entry],
+    tabled: Sequence[str | None],
     options: PrepareOptions,
     request: str,
     thumbnails: Float32,
@@ -70,9 +70,10 @@ def describe(
 ) -> Described:
     """Groups, splits, writes index.jsonl; thumbnails [N, 1024] of all slices, in order.
 
+    tabled: who each unit shows by the table of --groups, where there is one.
     `pause` is called now and then and may raise. Raises UsageError where the split cannot be made.
     """
-    listed = listing(units, entries, options)
+    listed = listing(units, entries, tabled, options)
     groups = number_patients(listed.patients)
     mirrors = mirrored(thumbnails)
     exact = exact_groups([bytes.fromhex(fact["digest"]) for fact in listed.facts])
@@ -128,12 +129,16 @@ def steps_of(count: int) -> Progress:
     return Progress("prepare: duplicates", total, "blocks", shown=total > 20)
 
 
-def listing(units: Sequence[Unit], entries: Sequence[Entry], options: PrepareOptions) -> Listed:
+def listing(
+    units: Sequence[Unit],
+    entries: Sequence[Entry],
+    tabled: Sequence[str | None],
+    options: PrepareOptions,
+) -> Listed:
     """All slices of all units; series are numbered in order of appearance."""
     listed = Listed()
-    groups = {} if options.groups is None else read_groups(options.groups)
     count = 0
-    for unit, entry in zip(units, entries, strict=True):
+    for unit, entry, group in zip(units, entries, tabled, strict=True):
         if not entry.facts:
             continue
         number = None
@@ -142,7 +147,7 @@ def listing(units: Sequence[Unit], entries: Sequence[Entry], options: PrepareOpt
             number = count
         size = len(entry.facts)
         listed.facts += entry.facts
-        listed.patients += [patient_of(unit, entry, options.group_pattern, groups)] * size
+        listed.patients += [patient_of(unit, entry, options.group_pattern, group)] * size
         listed.series += [number] * size
         listed.contrasts += [unit.contrast] * size
         listed.target_contrasts += [unit.target_contrast] * size
@@ -164,13 +169,13 @@ def listing(units: Sequence[Unit], entries: Sequence[Entry], options: PrepareOpt
 
 
 def patient_of(
-    unit: Unit, entry: Entry, pattern: str | None, groups: Mapping[str, str]
+    unit: Unit, entry: Entry, pattern: str | None, group: str | None
 ) -> tuple[str, str] | None:
     """Who a unit shows, as far as is known: a table or a pattern comes before what the file itself
     says."""
+    if group is not None:
+        return "table", group
     name = unit.jobs[0].name
-    if name in groups:
-        return "table", groups[name]
     match = re.search(pattern, name) if pattern is not None else None
     if match is not None and match[1] is not None:
         return "pattern", match[1]

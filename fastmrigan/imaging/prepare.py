@@ -31,6 +31,7 @@ from fastmrigan.imaging.pool import DecodePool
 from fastmrigan.imaging.quantise import to_float
 from fastmrigan.imaging.squares import Squares
 from fastmrigan.imaging.stack import square_series
+from fastmrigan.imaging.tables import Groups
 from fastmrigan.imaging.units import Plan, Unit, plan
 from fastmrigan.imaging.walker import Refused
 from fastmrigan.interrupt import StopSignal
@@ -101,6 +102,7 @@ def prepare(source: Path, out: Path, options: PrepareOptions) -> Prepared:
         jobs, run.refused = jobs_of(found, options, making.unpacked, run.pause)
         planned = plan(jobs, options, run.look, run.pause)
         run.refused += planned.refused
+        tabled = by_table(found.groups, planned)
         making.begun = True
         journal = Journal(making.folder, request, options)
         entries = square_all(planned.units, journal, run)
@@ -110,7 +112,7 @@ def prepare(source: Path, out: Path, options: PrepareOptions) -> Prepared:
             reject_all(out, run.refused, planned.quarantined, elsewhere, options)
         thumbnails = np.load(journal.thumbnails, mmap_mode="r")
         told = describe(
-            making.folder, planned.units, entries, options, request, thumbnails, run.pause
+            making.folder, planned.units, entries, tabled, options, request, thumbnails, run.pause
         )
         if before is not None and before.fingerprint != told.info.fingerprint and not options.force:
             raise UsageError(
@@ -134,6 +136,13 @@ def prepare(source: Path, out: Path, options: PrepareOptions) -> Prepared:
         told.assumed,
         planned.warnings,
     )
+
+
+def by_table(groups: Groups | None, planned: Plan) -> list[str | None]:
+    """Who each unit shows by the table of --groups; None where there is none, or it lacks it."""
+    if groups is None:
+        return [None] * len(planned.units)
+    return [groups.group.get(unit.jobs[0].name) for unit in planned.units]
 
 
 def square_all(units: Sequence[Unit], journal: Journal, run: Run) -> list[Entry]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastmrigan.errors import UsageError
 
 
 def read_columns(option: str, table: Path, columns: tuple[str, str]) -> list[tuple[int, str, str]]:
-    """Two columns of a CSV file, a row each after the number of its line; what a row lacks is empty.
+    """Two columns of a CSV file, each row after its line's number; what it lacks is empty.
 
     Raises UsageError, which names the option, for a file that is no such table.
     """
@@ -33,8 +34,24 @@ def read_columns(option: str, table: Path, columns: tuple[str, str]) -> list[tup
     return rows
 
 
-def read_groups(table: Path) -> dict[str, str]:
-    """Who each file shows, by a CSV with the columns file (relative to the source) and group.
+@dataclass(frozen=True)
+class Groups:
+    """Who each file shows, by the table of --groups, as it was when it was read."""
+
+    table: Path
+    group: dict[str, str]  # by the file's name
+
+    def partition(self) -> list[tuple[str, int]]:
+        """Which files share a group, without its name: each file with a number of its group."""
+        numbers: dict[str, int] = {}
+        return [
+            (file, numbers.setdefault(group, len(numbers)))
+            for file, group in sorted(self.group.items())
+        ]
+
+
+def read_groups(table: Path) -> Groups:
+    """A CSV with the columns file (relative to the source) and group.
 
     Raises UsageError for a table that cannot be read as one, or gives a file two groups.
     """
@@ -49,4 +66,4 @@ def read_groups(table: Path) -> dict[str, str]:
                 f"--groups {table}: {file} is in two groups, by lines {lines[file]} and {line}; "
                 "keep one"
             )
-    return groups
+    return Groups(table, groups)

@@ -140,9 +140,26 @@ def test_patients_by_a_table(tmp_path: Path) -> None:
     assert sum(r.split == "test" for r in records) == 4
     assert "Jane" not in (tmp_path / "out" / "index.jsonl").read_text()
     assert prepare(source, tmp_path / "out", options).info == made.info  # as it is
-    table.write_text(table.read_text().replace("Doe 3", "Doe 2"))
+    table.write_text(table.read_text().replace("Jane Doe", "Head"))
+    assert prepare(source, tmp_path / "out", options).info == made.info  # who shares one, no names
+    table.write_text(table.read_text().replace("Head 3", "Head 2"))
     with pytest.raises(UsageError, match="--force"):
         prepare(source, tmp_path / "out", options)
+
+
+def test_a_table_may_be_a_pipe(tmp_path: Path) -> None:
+    """What came through a pipe is gone once it is read."""
+    source = folder(tmp_path / "in", 4)
+    rows = [f"{p.relative_to(source)},{p.name[:5]}\n" for p in source.rglob("*.png")]
+    end, start = os.pipe()
+    os.write(start, "".join(["file,group\n", *rows]).encode())
+    os.close(start)
+    try:
+        made = prepare(source, tmp_path / "out", PrepareOptions(groups=Path(f"/dev/fd/{end}")))
+    finally:
+        os.close(end)
+    assert made.info.split.by == "patient"
+    assert len({r.group for r in PreparedDataset.open(tmp_path / "out").records}) == 2
 
 
 @pytest.mark.parametrize(
