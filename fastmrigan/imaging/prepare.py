@@ -139,10 +139,17 @@ def prepare(source: Path, out: Path, options: PrepareOptions) -> Prepared:
 
 
 def by_table(groups: Groups | None, planned: Plan) -> list[str | None]:
-    """Who each unit shows by the table of --groups; None where there is none, or it lacks it."""
+    """Who each unit shows by the table of --groups; None where there is none, or it lacks it.
+
+    Of a series any file may be the one that is named, and so may a copy that was not taken.
+    """
     if groups is None:
         return [None] * len(planned.units)
-    return [groups.group.get(unit.jobs[0].name) for unit in planned.units]
+    copies = planned.copies
+    return [
+        groups.shared([name for job in unit.jobs for name in (job.name, *copies.get(job.name, ()))])
+        for unit in planned.units
+    ]
 
 
 def square_all(units: Sequence[Unit], journal: Journal, run: Run) -> list[Entry]:

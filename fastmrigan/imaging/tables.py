@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastmrigan.errors import UsageError
+from fastmrigan.imaging.walker import printable
 
 
 def read_columns(option: str, table: Path, columns: tuple[str, str]) -> list[tuple[int, str, str]]:
@@ -40,6 +42,20 @@ class Groups:
 
     table: Path
     group: dict[str, str]  # by the file's name
+
+    def shared(self, files: Sequence[str]) -> str | None:
+        """The group of files that are one series; None where no row names any of them.
+
+        Raises UsageError where their groups differ.
+        """
+        named = [file for file in files if file in self.group]
+        for file in named:
+            if self.group[file] != self.group[named[0]]:
+                raise UsageError(
+                    f"--groups {self.table}: {printable(named[0])} and {printable(file)} are of "
+                    "one DICOM series, but in two groups; give the series one"
+                )
+        return self.group[named[0]] if named else None
 
     def partition(self) -> list[tuple[str, int]]:
         """Which files share a group, without its name: each file with a number of its group."""

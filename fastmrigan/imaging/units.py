@@ -58,6 +58,7 @@ class Plan:
     units: list[Unit] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     quarantined: list[Refused] = field(default_factory=list)
+    copies: dict[str, list[str]] = field(default_factory=dict)  # not taken, by the one that is
     elsewhere: int = 0  # slices of series in another plane
     warnings: list[str] = field(default_factory=list)  # to be shown, not to be kept
 
@@ -151,6 +152,7 @@ def take_once(made: Plan, dicom: dict[str, Job], headers: Headers) -> None:
         reason = f"is the same instance as {printable(taken)} (SOPInstanceUID), which is taken"
         for name in names:
             if name != taken:
+                made.copies.setdefault(taken, []).append(name)
                 made.refused.append(Refused(name, reason))
                 del dicom[name]
 

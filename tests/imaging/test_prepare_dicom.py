@@ -11,7 +11,7 @@ import pytest
 from prepare_inputs import in_process, picture, write_dicom, write_series
 from pydicom import dcmread
 
-from fastmrigan.errors import InputRejected
+from fastmrigan.errors import InputRejected, UsageError
 from fastmrigan.imaging.contrast import Silent
 from fastmrigan.imaging.dataset import PreparedDataset
 from fastmrigan.imaging.decode import header
@@ -63,6 +63,34 @@ def test_a_copy_of_an_instance_is_taken_once(tmp_path: Path) -> None:
     assert (made.info.count, made.info.notes) == (4, plain.info.notes) == (4, [])
     slices = [PreparedDataset.open(tmp_path / out).slices("all") for out in ("plain", "out")]
     np.testing.assert_array_equal(*slices)
+
+
+@pytest.mark.parametrize("named", ["a/IM003", "a/IM001", "z backup/IM002"])
+def test_the_table_may_name_any_file_of_a_series(tmp_path: Path, named: str) -> None:
+    """Two series of one PatientID, which only the table tells apart."""
+    write_series(tmp_path / "in" / "a", 3)
+    write_series(tmp_path / "in" / "b", 3, start=3, series="2.25.2")
+    shutil.copytree(tmp_path / "in" / "a", tmp_path / "in" / "z backup")
+    table = tmp_path / "groups.csv"
+    table.write_text(f"file,group\n{named},Jane Doe\n")
+    prepare(tmp_path / "in", tmp_path / "out", PrepareOptions(size=32, groups=table))
+    records = PreparedDataset.open(tmp_path / "out").records
+    assert [record.group for record in records] == ["patient-0001"] * 3 + ["patient-0002"] * 3
+
+
+@pytest.mark.parametrize("other", ["a/IM001", "z backup/IM001"])
+def test_a_series_of_two_groups_is_told_without_their_names(tmp_path: Path, other: str) -> None:
+    write_series(tmp_path / "in" / "a", 3)
+    shutil.copytree(tmp_path / "in" / "a", tmp_path / "in" / "z backup")
+    table = tmp_path / "groups.csv"
+    table.write_text(f"file,group\na/IM003,Jane Doe\n{other},John Roe\na/IM002,Jane Doe\n")
+    with pytest.raises(UsageError) as error:
+        prepare(tmp_path / "in", tmp_path / "out", PrepareOptions(size=32, groups=table))
+    assert str(error.value) == (
+        f"--groups {table}: a/IM003 and {other} are of one DICOM series, but in two groups; give "
+        "the series one"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("cut", [300, -500])  # in the header, in the pixels
