@@ -151,16 +151,21 @@ def prepare(
     prepared = counted(info.count, *kind)
     print(f"prepared {prepared} of {size}x{size} in {out}: {printable(labels)}")
     print(f"split by {info.split.by} ({made.split_reason}): {counts}")
+    remedy = (
+        "tell them apart with --group-pattern or --groups"
+        if groups is None
+        else f"{groups} has no row for them"
+    )
     if made.nameless and info.split.by == "duplicates" and "test" in info.split.counts:
         which = "" if made.nameless == info.count else f" of {counted(made.nameless, 'slice')}"
         print(
             f"warning: patients{which} are unknown: slices of one patient may stand on both sides; "
-            "tell them apart with --group-pattern or --groups"
+            f"{remedy}"
         )
     if made.assumed > 1 and info.split.by == "patient" and "test" in info.split.counts:
         print(
             f"warning: {made.assumed:,} volumes are each taken for a patient: several of one "
-            "patient may stand on both sides; tell them apart with --group-pattern"
+            f"patient may stand on both sides; {remedy}"
         )
     if made.empty:
         print(f"left out {counted(made.empty, 'slice')} with at most {min_brain:.0%} brain")

@@ -130,7 +130,7 @@ def jobs_of(
     if pattern is not None and jobs and not any(re.search(pattern, job.name) for job in jobs):
         raise UsageError(f"--group-pattern {pattern}: matches no name, e.g. {jobs[0].name}")
     groups = found.groups
-    if groups is not None and jobs and not any(job.name in groups.group for job in jobs):
+    if groups is not None and jobs and not any(groups.shared([job.name]) for job in jobs):
         raise UsageError(f"--groups {groups.table}: names no file, e.g. {jobs[0].name}")
     return [stamped(job, members.stamps) for job in jobs], refused
 

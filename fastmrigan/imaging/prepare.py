@@ -102,7 +102,7 @@ def prepare(source: Path, out: Path, options: PrepareOptions) -> Prepared:
         jobs, run.refused = jobs_of(found, options, making.unpacked, run.pause)
         planned = plan(jobs, options, run.look, run.pause)
         run.refused += planned.refused
-        tabled = by_table(found.groups, planned)
+        tabled = by_table(found.groups, planned, jobs, run.refused)
         making.begun = True
         journal = Journal(making.folder, request, options)
         entries = square_all(planned.units, journal, run)
@@ -138,18 +138,27 @@ def prepare(source: Path, out: Path, options: PrepareOptions) -> Prepared:
     )
 
 
-def by_table(groups: Groups | None, planned: Plan) -> list[str | None]:
+def by_table(
+    groups: Groups | None, planned: Plan, jobs: Sequence[Job], refused: Sequence[Refused]
+) -> list[str | None]:
     """Who each unit shows by the table of --groups; None where there is none, or it lacks it.
 
-    Of a series any file may be the one that is named, and so may a copy that was not taken.
+    Of a series any file may be the one that is named, and so may a copy that was not taken. What
+    of the table and the files does not meet becomes a warning.
     """
+    units, copies = planned.units, planned.copies
     if groups is None:
-        return [None] * len(planned.units)
-    copies = planned.copies
-    return [
+        return [None] * len(units)
+    tabled = [
         groups.shared([name for job in unit.jobs for name in (job.name, *copies.get(job.name, ()))])
-        for unit in planned.units
+        for unit in units
     ]
+    there = [name for job in jobs for name, _ in job.files] + [each.name for each in refused]
+    lone = sum(len(unit.jobs) for unit, group in zip(units, tabled, strict=True) if group is None)
+    amiss = groups.amiss(there, lone)
+    if amiss is not None:
+        planned.warnings.insert(0, amiss)
+    return tabled
 
 
 def square_all(units: Sequence[Unit], journal: Journal, run: Run) -> list[Entry]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import posixpath
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastmrigan.errors import UsageError
 from fastmrigan.imaging.walker import printable
+from fastmrigan.progress import counted
 
 
 def read_columns(option: str, table: Path, columns: tuple[str, str]) -> list[tuple[int, str, str]]:
@@ -36,26 +39,56 @@ def read_columns(option: str, table: Path, columns: tuple[str, str]) -> list[tup
     return rows
 
 
+def plain(file: str) -> str:
+    """The one way to write a file's name: "./a//b " is "a/b", and letters are composed (NFC).
+
+    File systems and spreadsheets differ in how they write an é.
+    """
+    file = file.strip()
+    return unicodedata.normalize("NFC", posixpath.normpath(file)) if file else ""
+
+
 @dataclass(frozen=True)
 class Groups:
     """Who each file shows, by the table of --groups, as it was when it was read."""
 
     table: Path
-    group: dict[str, str]  # by the file's name
+    group: dict[str, str]  # by the file's name, as `plain` writes it
+    rows: tuple[tuple[int, str], ...]  # of each its line and the file it names
 
     def shared(self, files: Sequence[str]) -> str | None:
         """The group of files that are one series; None where no row names any of them.
 
         Raises UsageError where their groups differ.
         """
-        named = [file for file in files if file in self.group]
-        for file in named:
-            if self.group[file] != self.group[named[0]]:
+        named = [(file, self.group[plain(file)]) for file in files if plain(file) in self.group]
+        if not named:
+            return None
+        first, group = named[0]
+        for file, other in named:
+            if other != group:
                 raise UsageError(
-                    f"--groups {self.table}: {printable(named[0])} and {printable(file)} are of "
+                    f"--groups {self.table}: {printable(first)} and {printable(file)} are of "
                     "one DICOM series, but in two groups; give the series one"
                 )
-        return self.group[named[0]] if named else None
+        return group
+
+    def amiss(self, there: Iterable[str], ungrouped: int) -> str | None:
+        """What a warning says of rows that name none of the files `there`, and of files that are
+        left without a group."""
+        names = {plain(file) for file in there}
+        idle = [(line, file) for line, file in self.rows if file not in names]
+        facts = []
+        if idle:
+            line, file = idle[0]
+            example = f"{printable(file)} in line {line}" if file else f"line {line}"
+            verb = "names" if len(idle) == 1 else "name"
+            rows = counted(len(self.rows), "row")
+            facts.append(f"{len(idle):,} of {rows} {verb} no file, e.g. {example}")
+        if ungrouped:
+            have = counted(ungrouped, "file has", "files have")
+            facts.append(f"{have} no row with a group")
+        return f"--groups {self.table}: {'; '.join(facts)}" if facts else None
 
     def partition(self) -> list[tuple[str, int]]:
         """Which files share a group, without its name: each file with a number of its group."""
@@ -73,7 +106,11 @@ def read_groups(table: Path) -> Groups:
     """
     groups: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for line, file, group in read_columns("--groups", table, ("file", "group")):
+    rows = [
+        (line, plain(file), unicodedata.normalize("NFC", group.strip()))
+        for line, file, group in read_columns("--groups", table, ("file", "group"))
+    ]
+    for line, file, group in rows:
         if not file or not group:
             continue
         lines.setdefault(file, line)
@@ -82,4 +119,4 @@ def read_groups(table: Path) -> Groups:
                 f"--groups {table}: {file} is in two groups, by lines {lines[file]} and {line}; "
                 "keep one"
             )
-    return Groups(table, groups)
+    return Groups(table, groups, tuple((line, file) for line, file, _ in rows))

@@ -147,6 +147,26 @@ def test_patients_by_a_table(tmp_path: Path) -> None:
         prepare(source, tmp_path / "out", options)
 
 
+def test_names_in_a_table_are_compared_as_they_are_meant(tmp_path: Path) -> None:
+    """Composed in the table, decomposed on the disk, and the other way round."""
+    names, written = (
+        ["e\u0301.png", "\xe9t.png", "b.png"],
+        ["\xe9.png", " e\u0301t.png", ".//b.png "],
+    )
+    (tmp_path / "in").mkdir()
+    for seed, name in enumerate(names):
+        Image.fromarray(picture(seed)).save(tmp_path / "in" / name)
+    table = tmp_path / "groups.csv"
+    rows = [
+        f"{name},{who}\n" for name, who in zip(written, ["Zo\xeb", "Zoe\u0308 ", "B"], strict=True)
+    ]
+    table.write_text("".join(["file,group\n", *rows]), encoding="utf-8")
+    made = prepare(tmp_path / "in", tmp_path / "out", PrepareOptions(groups=table))
+    assert (made.warnings, made.nameless) == ([], 0)
+    groups = [record.group for record in PreparedDataset.open(tmp_path / "out").records]
+    assert sorted(groups) == ["patient-0001", "patient-0002", "patient-0002"]
+
+
 def test_a_table_may_be_a_pipe(tmp_path: Path) -> None:
     """What came through a pipe is gone once it is read."""
     source = folder(tmp_path / "in", 4)

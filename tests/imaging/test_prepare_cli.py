@@ -85,6 +85,16 @@ def test_volumes_are_no_patients_without_a_word(tmp_path: Path, fastmrigan) -> N
     assumed = "warning: 3 volumes are each taken for a patient: several of one patient may stand"
     done = fastmrigan("prepare", tmp_path / "in", "--out", tmp_path / "set")
     assert assumed in done.stdout, done.stderr
+    assert "; tell them apart with --group-pattern or --groups\n" in done.stdout
+    table = tmp_path / "groups.csv"
+    table.write_text("file,group\np1_t1.nii,1\n./p9.nii,1\np2_t1.nii,\n")
+    options = ("--groups", table, "--force")
+    done = fastmrigan("prepare", tmp_path / "in", "--out", tmp_path / "set", *options)
+    assert "warning: 2 volumes are each taken for a patient" in done.stdout, done.stderr
+    assert f"both sides; {table} has no row for them\n" in done.stdout
+    told = "1 of 3 rows names no file, e.g. p9.nii in line 3; 2 files have no row with a group"
+    assert f"warning: --groups {table}: {told}\n" in done.stdout
+    assert "tell them apart" not in done.stdout
     options = ("--group-pattern", r"(p\d)", "--force")
     done = fastmrigan("prepare", tmp_path / "in", "--out", tmp_path / "set", *options)
     assert "warning" not in done.stdout, done.stderr
