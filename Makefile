@@ -79,6 +79,7 @@ reproduction: install
 
 # A recipe on real slices, hours on a CPU; REAL_DATA=FOLDER says where they lie.
 results-%: install
+	mkdir -p build/results
 	$(BIN)/python benchmarks/results_of.py $* --work build/results \
 	  $(if $(REAL_DATA),--data $(REAL_DATA)) --json build/results/$*.json
 

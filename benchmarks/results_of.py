@@ -6,8 +6,8 @@
 The experiments of a recipe are in results_plans.py: commands of fastmrigan, and which figures of
 their reports count against which bar. Floors (the intensity table, the plain copy, a split half of
 the real slices) come from the same reports, over the same slices. A command that is done is not run
-again; one that was interrupted goes on, and the seconds of all its runs are added up. --list prints
-the commands. Exits 6 where a figure misses its bar.
+again, unless one before it was; one that was interrupted goes on, and the seconds of its runs are
+added up. --list prints the commands. Exits 6 where a figure misses its bar or was not measured.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from results_plans import PLANS, Experiment, Figure
 from timing import write_json
 
 import fastmrigan
+from fastmrigan.errors import EXIT_OK, EXIT_SOME_REJECTED
 from fastmrigan.runtime.machine import machine
 
 ROOT = Path(__file__).parents[1]
+DONE = (EXIT_OK, EXIT_SOME_REJECTED)
 LEDGER = "steps.jsonl"  # of an experiment's folder: what was run, a line a run
 
 
@@ -37,12 +39,19 @@ def run_steps(experiment: Experiment, data: Path, folder: Path) -> list[dict[str
     """Runs what is not done yet; of each command what it took, over all its runs."""
     folder.mkdir(parents=True, exist_ok=True)
     experiment.lay_out(data, folder)
+    at = -1  # the line of the ledger where the step before was done
     steps = []
     for words in experiment.commands(data, folder):
-        runs = [run for run in ledger(folder) if run["command"] == words]
-        if not any(run["status"] == 0 for run in runs):
+        lines = ledger(folder)
+        done = [
+            i for i, run in enumerate(lines) if run["command"] == words and run["status"] in DONE
+        ]
+        if not done or done[-1] < at:  # or of what another command had made
             print(f"$ {shlex.join(['fastmrigan', *words])}", flush=True)
-            runs.append(run_once(words, folder))
+            lines.append(run_once(words, folder))
+            done = [len(lines) - 1]
+        at = done[-1]
+        runs = [run for run in lines if run["command"] == words]
         steps.append(
             {
                 "command": shlex.join(["fastmrigan", *words]),
@@ -78,7 +87,7 @@ def run_once(words: list[str], folder: Path) -> dict[str, Any]:
     }
     with (folder / LEDGER).open("a") as file:
         file.write(json.dumps(run) + "\n")
-    if code != 0:
+    if code not in DONE:
         sys.exit(code)
     return run
 
@@ -89,7 +98,8 @@ def started(words: list[str]) -> subprocess.Popen[bytes]:
 
 def ledger(folder: Path) -> list[dict[str, Any]]:
     path = folder / LEDGER
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]  # a kill may tear the last
 
 
 def commit() -> str:
@@ -129,6 +139,10 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--list", action="store_true", help="print the commands and stop")
     options = parser.parse_args()
+    if not options.data.is_dir():
+        parser.error(f"--data {options.data}: no such folder; name the one with the real sets")
+    if options.json is not None and not options.json.parent.is_dir():
+        parser.error(f"--json {options.json}: no such folder; make it first")
     known = {experiment.name: experiment for experiment in PLANS[options.recipe]}
     if unknown := set(options.only or ()) - set(known):
         parser.error(f"--only {unknown.pop()}: choose among {', '.join(known)}")

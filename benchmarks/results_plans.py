@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ class Figure:
     def document(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "value": self.value,
+            "value": None if math.isnan(self.value) else self.value,
             "floors": dict(self.floors),
             "bar": self.bar,
             "met": self.met,
@@ -54,6 +55,11 @@ def report(path: Path) -> dict[str, Any]:
     return document
 
 
+def unmeasured(name: str, bar: str = "has a bar") -> Figure:
+    """A bar that nothing was held against is missed."""
+    return Figure(name, math.nan, "not measured", "", bar, met=False)
+
+
 def pair_figures(
     numbers: dict[str, Any], what: str, bars: Mapping[str, Callable[[float], tuple[str, float]]]
 ) -> list[Figure]:
@@ -63,9 +69,12 @@ def pair_figures(
     for key in ("ssim", "psnr", "mae", "ssim_brain", "psnr_brain", "mae_brain"):
         measure, floors = numbers["measures"].get(key), numbers["pairs"]["floors"].get(key)
         if measure is None or floors is None:
+            if key in bars:
+                found.append(unmeasured(f"{what}: {key}"))
             continue
         value, (low, high) = measure["value"], measure["interval"]
         table, copy = floors["intensity_table"], floors["plain_copy"]
+        beside = {"table": table} | ({} if copy is None else {"copy": copy})
         digits = 2 if key.startswith("psnr") else 3
         text, met = "", None
         if key in bars:
@@ -76,10 +85,10 @@ def pair_figures(
                 f"{what}: {measure['name']}",
                 value,
                 f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})",
-                f"table {table:.{digits}f}, copy {copy:.{digits}f}",
+                ", ".join(f"{name} {floor:.{digits}f}" for name, floor in beside.items()),
                 text,
                 met,
-                {"table": table, "copy": copy},
+                beside,
             )
         )
     return found
@@ -107,6 +116,8 @@ def set_figures(
     for key, bar in keys.items():
         measure = numbers["measures"].get(key)
         if measure is None:
+            if bar is not None:
+                found.append(unmeasured(f"{what}: {key}", bar[0]))
             continue
         value, reference, scale = measure["value"], measure["reference"], 1
         unit = ""

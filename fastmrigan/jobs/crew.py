@@ -146,6 +146,7 @@ class Crew:
         gpus = " and a GPU" if self.gpus else ""
         each = f"{self.cpus} CPUs{gpus} each"
         say(f"ray {ray.__version__}: {count} engines of {each}, on {nodes} nodes that have them")
+        self.first = count  # actors that replace none
         for _ in range(count):
             self._hire()
 
@@ -278,6 +279,8 @@ class Crew:
     def _welcome(self, member: Member, opened: Opened) -> None:
         member.node, member.node_id = opened.node, opened.node_id
         self.unopened, self.alone_since = 0, None
+        if member.number >= self.first:
+            self.diary.event("restart", worker=member.number, node=member.node)
         self._tell_size()
         has = opened.pinned
         if self.pinned is None:
@@ -316,7 +319,6 @@ class Crew:
             self._blame(member, why, of_itself=self._died_of_itself(member, error))
         if self.unopened < DEATHS:
             self._hire()
-            self.diary.event("restart", worker=self.members[-1].number)
         if not self.members:
             raise ModelRefused(
                 f"{model}: {DEATHS} processes died before they had opened it; Ray's logs on that "

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,13 +51,24 @@ def only_writer(out: Path, part: range) -> Iterator[None]:
 
 @contextmanager
 def alone(out: Path, what: int, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Holds what all jobs of the folder `out` share, e.g. INPUTS; where another has it,
+    """Holds what all jobs of the folder `out` share, INPUTS or QUARANTINE; where another has it,
     tells `waiting` and waits for that one to let go. Raises OSError where there is no folder."""
     part = range(what, what + 1)
     with (out / ".lock").open("ab") as lock:
         if _take(lock, out, part) is not None:
             waiting()
             fcntl.fcntl(lock, fcntl.F_OFD_SETLKW, _wanted(part))
+        yield
+
+
+@contextmanager
+def in_turn(out: Path, what: int, seconds: float) -> Iterator[None]:
+    """Holds it as `alone` does, but waits no longer than that, and goes on without: for what is
+    written whole by each, so that at worst the older one stays."""
+    part, until = range(what, what + 1), time.monotonic() + seconds
+    with (out / ".lock").open("ab") as lock:
+        while _take(lock, out, part) is not None and time.monotonic() < until:
+            time.sleep(0.05)
         yield
 
 

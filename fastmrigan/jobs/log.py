@@ -12,7 +12,8 @@ shard          number, first and count (slices), left_out and flagged (how many)
 death          a worker that ended before its time: worker, pid, how (its exit status or signal),
                shards (numbers of those it was at); an actor of Ray has its node (null where it had
                none yet) for pid, and what Ray says of its end
-restart        another process in its place: worker, pid; of Ray worker alone, a new number
+restart        another process in its place: worker, pid; an actor of Ray, once its engine is open,
+               has a new number, and its node for pid
 quarantine     an input that a job gave up: index, why
 workers        workers (processes that make slices from now on)
 error          what made the run fail: message

@@ -22,7 +22,7 @@ from fastmrigan.files import write_whole
 from fastmrigan.jobs import contact, history
 from fastmrigan.jobs.formats import FORMATS
 from fastmrigan.jobs.history import UNKNOWN, History, Rejects, Run
-from fastmrigan.jobs.locks import TOLD, alone
+from fastmrigan.jobs.locks import TOLD, in_turn
 from fastmrigan.jobs.report_figures import (
     busy_of,
     duration_told,
@@ -44,6 +44,7 @@ STAGES = {
     "gate": "the tests of --gate",
 }
 SHOWN = 40  # rows of a table
+TURN_SECONDS = 10.0  # for another part of the job to write its page
 INDICES = 8  # slices named for a reason
 ENDS = {
     "stopped": "The last run{of} was stopped",
@@ -66,7 +67,7 @@ TASKS = {
 
 def write(out: Path) -> None:
     """Writes job.html, whole or not at all. Raises OSError or DiskFull where it cannot be."""
-    with alone(out, TOLD):  # of two that end together, the later one knows of both
+    with in_turn(out, TOLD, TURN_SECONDS):  # of two that end together, the later one knows of both
         write_whole(out / NAME, page(out).encode(), sync=False)  # it can be made again
 
 

@@ -24,7 +24,7 @@ from fastmrigan.files import TMP
 from fastmrigan.imaging.contact_sheet import write_png
 from fastmrigan.jobs import contact, disk, history, log, report, status
 from fastmrigan.jobs.formats import FORMATS
-from fastmrigan.jobs.locks import TOLD, alone
+from fastmrigan.jobs.locks import TOLD, in_turn
 from fastmrigan.jobs.ours import check_ours, pinned_in
 from fastmrigan.jobs.output import Output
 from fastmrigan.jobs.plan import Content, Shard
@@ -291,7 +291,7 @@ class Watch:
 
     def _write_sheet(self) -> None:
         output = self._output
-        with alone(output.out, TOLD):
+        with in_turn(output.out, TOLD, report.TURN_SECONDS):
             sheet = contact.sheet(output, self._work.plan(output))
             if sheet is not None:
                 write_png(output.out / contact.NAME, sheet)

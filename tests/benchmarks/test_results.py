@@ -58,12 +58,20 @@ def test_bars_of_pairs():
     assert psnr.text == "26.90 (25.90 to 27.90)"
     (free, _) = pair_figures(numbers, "T1 to T2", {})
     assert (free.bar, free.met) == ("", None)
+    exact = numbers["pairs"]["floors"] | {"ssim": {"intensity_table": 0.91, "plain_copy": None}}
+    (kept, _) = pair_figures(numbers | {"pairs": {"floors": exact}}, "T2 to itself", {})
+    assert (kept.beside, kept.floors) == ("table 0.910", {"table": 0.91})
+    del numbers["measures"]["psnr"]
+    assert [figure.met for figure in pair_figures(numbers, "T1 to T2", bars)] == [True, False]
 
 
 @pytest.mark.parametrize(("value", "met"), [(0.5, True), (0.6, True), (0.7, False)])
 def test_bars_of_sets(value, met):
     numbers = {"measures": {"d": measure(value, reference=0.2, share=False)}}
-    (found,) = set_figures(numbers, "all", {"d": ("at most 0.6", 0.6), "unmeasured": None})
+    bars = {"d": ("at most 0.6", 0.6), "free": None, "unmeasured": ("at most 0", 0.0)}
+    found, missing = set_figures(numbers, "all", bars)
+    assert (missing.text, missing.met) == ("not measured", False)
+    assert json.dumps(missing.document(), allow_nan=False)
     assert found.met is met
     assert set_figures(numbers, "all", {"d": ("at least 0.6", 0.6)})[0].met is (value >= 0.6)
     assert found.beside == "reference 0.2"
@@ -76,20 +84,25 @@ def test_what_is_done_is_not_run_again(tmp_path, monkeypatch):
 
     def started(words):
         ran.append(words)
-        return subprocess.Popen([sys.executable, "-c", f"raise SystemExit({3 * (len(ran) == 2)})"])
+        return subprocess.Popen([sys.executable, "-c", f"raise SystemExit({4 * (len(ran) == 2)})"])
 
     monkeypatch.setattr(results_of, "started", started)
     experiment = Experiment("e", "E", ("prepare {data} --out {work}/set", "train x"), lambda _: [])
     with pytest.raises(SystemExit) as ended:
         results_of.run_steps(experiment, tmp_path, tmp_path / "work")
-    assert ended.value.code == 3
+    assert ended.value.code == 4
     steps = results_of.run_steps(experiment, tmp_path, tmp_path / "work")
     assert [words[0] for words in ran] == ["prepare", "train", "train"]
     lines = (tmp_path / "work" / results_of.LEDGER).read_text().splitlines()
-    assert [json.loads(line)["status"] for line in lines] == [0, 3, 0]
+    assert [json.loads(line)["status"] for line in lines] == [0, 4, 0]
     assert [step["command"].split()[1] for step in steps] == ["prepare", "train"]
     assert steps[1]["seconds"] == pytest.approx(
         sum(json.loads(line)["seconds"] for line in lines[1:]), abs=0.1
     )
+    changed = Experiment("e", "E", ("prepare {data} --out y", "train x"), lambda _: [])
+    results_of.run_steps(changed, tmp_path, tmp_path / "work")
+    assert [words[0] for words in ran[3:]] == ["prepare", "train"]  # what follows from it, too
+    results_of.run_steps(changed, tmp_path, tmp_path / "work")
+    assert len(ran) == 5
     told = results_of.relative(steps, tmp_path / "data", tmp_path / "work")
     assert shlex.split(told[0]["command"])[-1] == "WORK/set"

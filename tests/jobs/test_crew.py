@@ -144,7 +144,8 @@ def test_what_a_lost_actor_had_in_hand_goes_to_others(replaced):
     assert (death["worker"], death["node"], death["how"]) == (1, "node-1", "its node has died")
     assert len(death["shards"]) == 2
     assert min(death["shards"]) > 8
-    assert {"event": "restart", "worker": 2} in told.events
+    restarts = [event for event in told.events if event["event"] == "restart"]
+    assert restarts == [{"event": "restart", "worker": 2, "node": "node-2"}] * replaced
     by = Counter(task.actor for task in ray.told if task.method == "make_shard")
     assert (by[2] > 0) == replaced
 
@@ -282,7 +283,8 @@ def test_actors_that_die_before_their_engine_is_open(well_ones):
         first = told.events[0]  # kept until there was a log
         assert first.items() >= {"event": "death", "node": None, "shards": []}.items()
         assert before <= first["at"] <= log.now()
-        assert [event["event"] for event in told.events[:2]] == ["death", "restart"]
+        kinds = [event["event"] for event in told.events if event["event"] != "workers"]
+        assert set(kinds) == {"death"}  # none that was to replace one opened its engine
     else:
         with pytest.raises(ModelRefused, match=r"before they had opened it.*out of memory"):
             make(ray, 6)

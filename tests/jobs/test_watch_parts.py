@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
@@ -10,7 +11,7 @@ from threading import Event, Thread
 import pytest
 from job_page import rows_of, text_of
 
-from fastmrigan.jobs import formats, history, report
+from fastmrigan.jobs import formats, history, locks, report
 from fastmrigan.jobs.history import UNKNOWN, Run, part_of, timeline, unfinished
 from fastmrigan.jobs.job import Job
 from fastmrigan.jobs.output import Output
@@ -139,6 +140,16 @@ def test_of_two_that_end_together_the_later_page_stays(tmp_path, monkeypatch):
     first.join(30)
     second.join(30)
     assert (tmp_path / report.NAME).read_text() == "second"
+
+
+def test_who_holds_on_for_good_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "TURN_SECONDS", 0.2)
+    monkeypatch.setattr(report, "page", lambda _: "whole")
+    with locks.alone(tmp_path, locks.TOLD):
+        began = time.monotonic()
+        report.write(tmp_path)
+    assert 0.2 <= time.monotonic() - began < 5
+    assert (tmp_path / report.NAME).read_text() == "whole"
 
 
 # (second it began, or None; seconds it took) of each run
