@@ -25,12 +25,14 @@ def distances(inputs: Inputs, chosen: set[str], sources: Float32 | None = None) 
         known = feature_spaces(inputs)
         for space in known:
             if "frechet" in chosen:
-                found += spaces.frechet_measures(space, seed)
+                taken = spaces.frechet_measures(space, seed)
+                found += taken
                 if space.key == "fd_random":
-                    found += untrained(inputs, space, found[0].value)
+                    found += untrained(inputs, space, taken[0].value)
                     if sources is not None:
                         features = random_network()(sources, label="untranslated, fd-random")
-                        found += untranslated_measures(space.real, features, found[0].value)
+                        distance, floor = taken[0].value, taken[1].value
+                        found += untranslated_measures(space.real, features, distance, floor)
             if "kid" in chosen:
                 found += spaces.kernel_measures(space, seed)
         if "manifold" in chosen:

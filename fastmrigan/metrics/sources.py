@@ -17,7 +17,7 @@ import numpy.typing as npt
 from fastmrigan.imaging.dataset import PreparedDataset, open_array
 from fastmrigan.imaging.quantise import to_float
 from fastmrigan.metrics.bootstrap import interval
-from fastmrigan.metrics.frechet import frechet_distance
+from fastmrigan.metrics.frechet import frechet
 from fastmrigan.metrics.measure import Measure
 from fastmrigan.metrics.similarity import compare
 from fastmrigan.metrics.translated import check_known
@@ -29,6 +29,7 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 DATA_RANGE = 2.0  # slices lie in [-1, 1]
+NEAR = 0.01  # of the floor: sources nearer than this to the real slices are those themselves
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,15 @@ def change_measures(changed: Changes, seed: int) -> list[Measure]:
     ]
 
 
-def untranslated_measures(real: Float32, sources: Float32, distance: float) -> list[Measure]:
-    """What is left of the sources' fd-random; features real [N, d], sources [M, d]."""
-    before = frechet_distance(real, sources)
+def untranslated_measures(
+    real: Float32, sources: Float32, distance: float, floor: float
+) -> list[Measure]:
+    """What is left of the sources' fd-random; features real [N, d], sources [M, d].
+
+    Sources that are the real slices themselves have no distance to be left of, but rounding.
+    """
+    found = frechet(real, sources)
+    before = found.distance
     measures = [
         Measure(
             "fd_random_untranslated",
@@ -115,7 +122,7 @@ def untranslated_measures(real: Float32, sources: Float32, distance: float) -> l
             over=f"{len(sources):,} source slices, against {len(real):,} real ones",
         )
     ]
-    if before > 0:
+    if before > max(NEAR * floor, found.error_bound):
         measures.append(
             Measure(
                 "fd_random_over_untranslated",

@@ -14,6 +14,7 @@ from fastmrigan.metrics.evaluation_inputs import Asked
 from fastmrigan.metrics.features import random_features
 from fastmrigan.metrics.frechet import frechet_distance
 from fastmrigan.metrics.report import page
+from fastmrigan.metrics.sources import untranslated_measures
 
 NORMAL = list(range(60, 90))  # of the dataset; tumours come first
 
@@ -49,6 +50,22 @@ def test_the_distance_before_translation(labelled, translated):
     share = result.value("fd_random_over_untranslated")
     assert share == pytest.approx(result.value("fd_random") / before, rel=1e-3)
     assert 0 < share < 1
+
+
+def test_nothing_is_left_of_no_distance(tmp_path, make):
+    """Sources that are the real slices have a distance of rounding alone before translation."""
+    slices = make.discs(30, 0, tumour=True)
+    data = make.dataset(tmp_path / "data", {"head": slices})
+    fingerprint = PreparedDataset.open(data).info.fingerprint
+    made = make.shards(tmp_path / "made", -slices, sources=(fingerprint, list(range(30))))
+    result = evaluate(Asked(data, made, only=("frechet",)))
+    assert result.value("fd_random_untranslated") < 1e-9 < result.value("fd_random")
+    assert result.value("fd_random_over_untranslated") is None
+    near = random_features(on_disk(slices))
+    apart = [m.key for m in untranslated_measures(near, near + np.float32(1), 1.0, 1.0)]
+    assert apart == ["fd_random_untranslated", "fd_random_over_untranslated"]
+    below = untranslated_measures(near, near + np.float32(1), 1.0, 101 * near.shape[1])
+    assert [m.key for m in below] == ["fd_random_untranslated"]
 
 
 def test_how_much_of_a_source_is_kept(labelled, translated):
