@@ -85,7 +85,8 @@ def pair_figures(
                 f"{what}: {measure['name']}",
                 value,
                 f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})",
-                ", ".join(f"{name} {floor:.{digits}f}" for name, floor in beside.items()),
+                ", ".join(f"{name} {floor:.{digits}f}" for name, floor in beside.items())
+                + (", copy exact" if copy is None else ""),
                 text,
                 met,
                 beside,

@@ -62,7 +62,7 @@ class Row:
 
     measure: Measure  # of the translation; its reference is the table's mean, or the copy's
     hint: str  # what the metric is
-    copy: float
+    copy: float | None  # None: each copy is exact, and its PSNR infinite
     table: float | None
     gain: float | None  # over the table; above 0 the translation is better
     gain_interval: tuple[float, float] | None  # over the same pairs
@@ -238,15 +238,22 @@ def make_row(
     judged: npt.NDArray[np.int64],
     seed: int,
 ) -> Row | None:
-    """The means over the judged pairs, with intervals over patients where they are known."""
+    """The means over the judged pairs, with intervals over patients where they are known.
+
+    A pair counts where the translation and the table have a value. The copy may be exact there,
+    and then has no PSNR: its mean is over the others.
+    """
     key = metric + region
     known = {rival: found[key][judged] for rival, found in scores.items()}
-    finite = np.all([np.isfinite(values) for values in known.values()], axis=0)  # [J]
+    learned = [values for rival, values in known.items() if rival != "plain copy"]
+    finite = np.isfinite(learned).all(axis=0)  # [J]
     if not finite.any():
         return None
     groups = None if pairs.groups is None else [pairs.groups[judged][finite]]
     ours = known["translation"][finite]
-    copy = float(known["plain copy"][finite].mean())
+    copies = known["plain copy"][finite]
+    copies = copies[np.isfinite(copies)]
+    copy = float(copies.mean()) if len(copies) else None
     name, better, meaning = METRICS[metric]
     held_out = bool((pairs.split[judged] == "test").all())
     table = gain = gain_interval = None
@@ -262,11 +269,13 @@ def make_row(
         float(ours.mean()),
         better,
         f"{name}: {meaning}. Mean over {len(ours):,} pairs; the reference is "
-        + ("the intensity table." if table is not None else "the plain copy."),
+        + ("the intensity table." if table is not None else "the plain copy.")
+        + (" The plain copy is exact, so it has none." if copy is None else ""),
         copy if table is None else table,
         interval=interval(np.mean, ours, seed=seed, groups=groups),
         section="pairs",
         over=f"{len(ours):,} {'held-out pairs' if held_out else 'pairs, none held out'}",
+        remark="The plain copy is exact." if copy is None else "",
     )
     return Row(measure, meaning, copy, table, gain, gain_interval)
 
@@ -342,5 +351,8 @@ def notes(
     if np.isnan(scores["translation"]["ms_ssim"][judged]).all():
         lines.append("MS-SSIM is left out: these slices are too small for its scales.")
     if any(np.isnan(found["psnr"][judged]).any() for found in scores.values()):
-        lines.append("Pairs that are identical to a pixel have no PSNR and are left out of it.")
+        lines.append(
+            "Slices that are identical to a pixel have no PSNR: where the translation or the table "
+            "is, the pair is left out of it; where the plain copy is, of the plain copy's alone."
+        )
     return lines

@@ -114,7 +114,7 @@ def pairs_table(rows: Iterable[Row]) -> str:
             f'<tr><td class="name">{escape(m.name)}'
             f'<span class="hint">{escape(row.hint)}</span></td>'
             + number("translation", shown(m, m.value), shown_interval(m))
-            + number("plain copy", shown(m, row.copy))
+            + number("plain copy", "exact" if row.copy is None else shown(m, row.copy))
             + number("intensity table", shown(m, row.table))
             + number("better than the table by", gain, reach)
             + f'<td class="direction">{BETTER[m.better]}</td></tr>\n'

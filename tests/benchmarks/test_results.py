@@ -60,7 +60,7 @@ def test_bars_of_pairs():
     assert (free.bar, free.met) == ("", None)
     exact = numbers["pairs"]["floors"] | {"ssim": {"intensity_table": 0.91, "plain_copy": None}}
     (kept, _) = pair_figures(numbers | {"pairs": {"floors": exact}}, "T2 to itself", {})
-    assert (kept.beside, kept.floors) == ("table 0.910", {"table": 0.91})
+    assert (kept.beside, kept.floors) == ("table 0.910, copy exact", {"table": 0.91})
     del numbers["measures"]["psnr"]
     assert [figure.met for figure in pair_figures(numbers, "T1 to T2", bars)] == [True, False]
 

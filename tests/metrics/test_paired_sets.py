@@ -19,6 +19,7 @@ from fastmrigan.metrics.evaluation_inputs import Asked
 from fastmrigan.metrics.paired import find_pairs, intensity_table, score_pairs
 from fastmrigan.metrics.report import page
 from fastmrigan.metrics.report_pictures import signed
+from fastmrigan.metrics.report_tables import pairs_table, terminal_table
 from fastmrigan.metrics.slice_sets import read_slice_set
 from fastmrigan.metrics.translated import read_origins
 
@@ -198,6 +199,39 @@ def test_identical_and_blank_slices(heads):
     assert "3 of 4 pairs have one" in " ".join(result.notes)
     assert "identical to a pixel" in " ".join(result.notes)
     json.dumps(result.document(), allow_nan=False)
+
+
+@pytest.mark.parametrize("exact", [4, 3])
+def test_a_copy_that_is_the_truth(heads, exact):
+    """Its PSNR is infinite, and that of the translation is told all the same."""
+    _, target, made = heads
+    source = target[:4].copy()
+    source[exact:] += np.float32(0.1)
+    pairs = paired.Pairs(
+        made=made[:4],
+        source=source,
+        truth=target[:4],
+        index=np.arange(4),
+        split=np.array(["test"] * 4),
+        groups=None,
+        table=None,
+    )
+    result = score_pairs(pairs, seed=0)
+    row = next(row for row in result.rows if row.measure.key == "psnr")
+    want = np.mean([reference(a, b)[1] for a, b in zip(made[:4], target[:4], strict=True)])
+    assert row.measure.value == pytest.approx(want, rel=1e-4)
+    assert row.measure.over == "4 held-out pairs"
+    floor = json.loads(json.dumps(result.document(), allow_nan=False))["floors"]["psnr"]
+    told = (pairs_table(result.rows), terminal_table([row.measure]))
+    if exact == 4:
+        assert floor["plain_copy"] is None
+        assert row.measure.reference is None
+        assert '<td class="number" data-name="plain copy">exact</td>' in told[0]
+        assert "The plain copy is exact." in told[1]
+    else:  # the one that is not
+        assert floor["plain_copy"] == pytest.approx(20 * np.log10(2 / 0.1), rel=1e-4)
+        assert not any("exact" in text for text in told)
+    assert "the plain copy is, of the plain copy's alone" in " ".join(result.notes)
 
 
 def test_several_scales(make):
