@@ -24,6 +24,7 @@ class Direction:
     targets: bool  # whether those are the target side of a paired dataset
     origins: Origins | None  # where --real is the dataset that was translated
     no_pairs: str = ""  # why there are no pairs, where there are none
+    no_sources: str = ""  # why there are no origins, where there are none
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)  # for the report's settings
 
@@ -75,8 +76,21 @@ def direction_of(
         )
     else:
         makes = metadata.target_contrast if metadata is not None else one_way(trained)
-        return Direction(label, True, origins, "", other_contrast(info, makes), facts)
-    return Direction(label, makes_targets, origins if ours else None, reason, [], facts)
+        return Direction(label, True, origins, "", "", other_contrast(info, makes), facts)
+    if ours:
+        return Direction(label, makes_targets, origins, reason, "", [], facts)
+    return Direction(label, makes_targets, None, reason, unknown_sources(origins, info), [], facts)
+
+
+def unknown_sources(origins: Origins | None, info: DatasetInfo | None) -> str:
+    """Why --real, of facts `info` where it is a prepared dataset, is not what was translated."""
+    if origins is None:
+        return "the synthetic slices name no inputs: they are not of `fastmrigan translate`"
+    has = "none" if info is None else f"{info.fingerprint[:12]}…"
+    return (
+        "--real is not the prepared dataset that was translated (the slices name fingerprint "
+        f"{origins.dataset[:12]}…, --real has {has}); give that dataset as --real"
+    )
 
 
 def model_of(path: Path, made: SliceSet) -> ModelMetadata:

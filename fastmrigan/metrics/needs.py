@@ -47,8 +47,8 @@ def lacking(name: str, inputs: Inputs) -> str:
     real, made = len(inputs.real.slices), len(inputs.made.slices)
     if name == "pairs":
         return inputs.direction.no_pairs
-    if name == "sources" and inputs.direction.origins is None:
-        return "--real is not the prepared dataset that was translated"
+    if name == "sources":
+        return inputs.direction.no_sources
     if name == "manifold" and min(real // 2, made) <= spaces.NEIGHBOURS:
         return (
             f"needs {2 * (spaces.NEIGHBOURS + 1)} real and {spaces.NEIGHBOURS + 1} synthetic "
