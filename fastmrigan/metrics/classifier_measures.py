@@ -7,10 +7,11 @@ import numpy.typing as npt
 
 from fastmrigan.errors import UsageError
 from fastmrigan.metrics.bootstrap import wilson
-from fastmrigan.metrics.classifier import train_tumour_classifier
+from fastmrigan.metrics.classifier import TumourClassifier, train_tumour_classifier
 from fastmrigan.metrics.downstream import tumour_utility
 from fastmrigan.metrics.measure import Measure
 from fastmrigan.metrics.slice_sets import SliceSet
+from fastmrigan.metrics.sources import Sources
 from fastmrigan.metrics.two_sample import real_or_fake
 
 Labels = npt.NDArray[np.bool_]
@@ -55,14 +56,16 @@ def tumour_measures(
     made: SliceSet,
     seed: int,
     variety: str,
-    sources: npt.NDArray[np.float32] | None = None,
+    sources: Sources | None = None,
+    *,
+    known: bool = False,
 ) -> list[Measure]:
     """The share of synthetic slices that a classifier of labelled ones [N, H, W] calls tumour.
 
-    sources: the slices [M, H, W] that were translated, of which the share is told too.
-
     variety: how unlike each other they are, which stands beside it: one slice made over and over
-    may be called tumour every time.
+    may be called tumour every time. sources: what was translated, of which the share is told too;
+    known: they are of the labelled dataset, so that the classifier has not seen the held-out ones
+    alone.
     """
     train, test = ~labelled.held_out, labelled.held_out
     need_test(labelled)
@@ -70,22 +73,7 @@ def tumour_measures(
     score = network.held_out(labelled.slices[test], tumour[test])
     called = int((network.predict_tumour(made.slices) >= 0.5).sum())
     asked = score.tumour + score.normal
-    before = []
-    if sources is not None:
-        calls = int((network.predict_tumour(sources) >= 0.5).sum())
-        before.append(
-            Measure(
-                "called_tumour_untranslated",
-                "their sources called tumour",
-                calls / len(sources),
-                "context",
-                "What the same classifier calls the slices before they were translated.",
-                share=True,
-                interval=wilson(calls, len(sources)),
-                section="tumours",
-                over=f"{len(sources):,} source slices",
-            )
-        )
+    before = [] if sources is None else untranslated_calls(network, sources, known=known)
     return [
         Measure(
             "called_tumour",
@@ -115,6 +103,31 @@ def tumour_measures(
             section="tumours",
             over=f"{asked:,} held-out real slices",
         ),
+    ]
+
+
+def untranslated_calls(
+    network: TumourClassifier, sources: Sources, *, known: bool
+) -> list[Measure]:
+    """The share of sources called tumour; known: the classifier was trained on all but held-out."""
+    slices = sources.slices[sources.held_out] if known else sources.slices
+    if len(slices) == 0:
+        return []
+    calls = int((network.predict_tumour(slices) >= 0.5).sum())
+    kind = "held-out source slices, kept from its training" if known else "source slices"
+    return [
+        Measure(
+            "called_tumour_untranslated",
+            "their sources called tumour",
+            calls / len(slices),
+            "context",
+            "What the same classifier calls the slices before they were translated"
+            + (", of those that it was not trained on." if known else "."),
+            share=True,
+            interval=wilson(calls, len(slices)),
+            section="tumours",
+            over=f"{len(slices):,} {kind}",
+        )
     ]
 
 

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 import fastmrigan
-from fastmrigan.imaging.dataset import PreparedDataset
+from fastmrigan.imaging.dataset import PreparedDataset, read_info
 from fastmrigan.metrics import classifier_measures, measures, run_measures
-from fastmrigan.metrics.choice import choose
+from fastmrigan.metrics.choice import choose, named
 from fastmrigan.metrics.distances import distances, sample_warnings
 from fastmrigan.metrics.evaluation_inputs import Asked, Inputs, read_inputs, settings, versions
 from fastmrigan.metrics.inception import WEIGHTS
@@ -18,9 +18,9 @@ from fastmrigan.metrics.measure import Measure
 from fastmrigan.metrics.memorisation import find_copies
 from fastmrigan.metrics.nearest import Nearest, by_correlation, of_copies
 from fastmrigan.metrics.needs import lacking, left_out, over_made, over_sets, unseen
-from fastmrigan.metrics.paired import Float32, PairResult, find_pairs, score_pairs
+from fastmrigan.metrics.paired import PairResult, find_pairs, score_pairs
 from fastmrigan.metrics.slice_sets import SliceSet
-from fastmrigan.metrics.sources import Changes, change_measures, changes, source_slices
+from fastmrigan.metrics.sources import Changes, Sources, change_measures, changes, source_slices
 
 KIND = "fastmrigan-evaluation"
 SCHEMA = 2  # of report.json; 1 had neither intervals nor pairs
@@ -84,8 +84,10 @@ def evaluate(asked: Asked) -> Evaluation:
     if "pairs" in able:
         result.pairs = pair_result(inputs)
         result.measures += [row.measure for row in result.pairs.rows]
-    sources = source_slices(inputs)  # [M, H, W], of which the translations were made
-    result.measures += distances(inputs, able, sources)
+    sources = None  # of which the translations were made
+    if able & {"frechet", "sources", "classifier"} and "sources" not in named("--skip", asked.skip):
+        sources = source_slices(inputs)
+    result.measures += distances(inputs, able, None if sources is None else sources.slices)
     if "sources" in able and sources is not None:
         result.changes = changes(sources, inputs.made.slices)
         result.measures += change_measures(result.changes, asked.seed)
@@ -122,7 +124,7 @@ def pair_result(inputs: Inputs) -> PairResult:
 
 
 def add_variety(
-    result: Evaluation, inputs: Inputs, able: set[str], sources: Float32 | None
+    result: Evaluation, inputs: Inputs, able: set[str], sources: Sources | None
 ) -> None:
     """How like each other the slices are, and what a classifier calls them, beside it."""
     seed = inputs.asked.seed
@@ -132,11 +134,25 @@ def add_variety(
         result.measures.append(likeness)
     if "classifier" in able:
         assert inputs.labelled is not None
+        known = sources is not None and trains_on_sources(inputs)
         found = classifier_measures.tumour_measures(
-            *inputs.labelled, inputs.made, seed, measures.variety_remark(likeness), sources
+            *inputs.labelled,
+            inputs.made,
+            seed,
+            measures.variety_remark(likeness),
+            sources,
+            known=known,
         )
         over = over_made(inputs, len(inputs.made.slices))
         result.measures += [m if m.over else replace(m, over=over) for m in found]
+
+
+def trains_on_sources(inputs: Inputs) -> bool:
+    """Whether --classifier-data is the dataset that was translated."""
+    origins, data = inputs.direction.origins, inputs.asked.classifier_data
+    if origins is None or data is None:
+        return False
+    return read_info(data).fingerprint == origins.dataset
 
 
 def two_sample(inputs: Inputs) -> list[Measure]:

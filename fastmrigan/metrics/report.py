@@ -89,7 +89,7 @@ def page(evaluation: Evaluation) -> str:
         f'<p class="soft">Over {escape(evaluation.over)}, but where a row says otherwise.</p>',
         *([same_heads()] if pairs is not None else []),
         measures_table(evaluation.measures),
-        f'<p class="soft">{intervals_text(real)}</p>',
+        f'<p class="soft">{intervals_text(real, evaluation.changes)}</p>',
         *left_out(evaluation.left_out),
         "<h2>Slices</h2>",
         sheets(real, made, int(evaluation.settings["seed"])),
@@ -143,7 +143,7 @@ def same_heads() -> str:
     )
 
 
-def intervals_text(real: SliceSet) -> str:
+def intervals_text(real: SliceSet, changes: Changes | None) -> str:
     """What the intervals of the table of measures are."""
     if real.groups is None:
         by = (
@@ -155,6 +155,8 @@ def intervals_text(real: SliceSet) -> str:
             f"Real slices are taken by patient ({len(np.unique(real.groups)):,}), synthetic ones "
             "for independent"
         )
+    if changes is not None and changes.groups is not None:
+        by += ", but translations beside their sources by patient"
     return (
         "Intervals of 95 %: of distances by the jackknife (blocks left out in turn), of shares by "
         f"Wilson's formula, of means and medians by the bootstrap. {by}."

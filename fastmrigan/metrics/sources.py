@@ -20,6 +20,7 @@ from fastmrigan.metrics.bootstrap import interval
 from fastmrigan.metrics.frechet import frechet
 from fastmrigan.metrics.measure import Measure
 from fastmrigan.metrics.similarity import compare
+from fastmrigan.metrics.slice_sets import patients
 from fastmrigan.metrics.translated import check_known
 
 if TYPE_CHECKING:
@@ -33,6 +34,15 @@ NEAR = 0.01  # of the floor: sources nearer than this to the real slices are tho
 
 
 @dataclass(frozen=True)
+class Sources:
+    """The slices that were translated; entry i is that of translation i."""
+
+    slices: Float32  # [M, H, W]
+    held_out: npt.NDArray[np.bool_]  # [M], True where their dataset keeps them for testing
+    groups: npt.NDArray[np.int64] | None  # [M], patients, where known
+
+
+@dataclass(frozen=True)
 class Changes:
     """From sources to translations; entry i of each."""
 
@@ -41,10 +51,11 @@ class Changes:
     ssim: Float64  # [N], of the two
     mae: Float64  # [N], in units of [-1, 1]
     shown: dict[str, int]  # the least, the median and the most changed
+    groups: npt.NDArray[np.int64] | None  # [N], patients, where known
 
 
-def source_slices(inputs: Inputs) -> Float32 | None:
-    """The slices [N, H, W] that were translated; None where --real is not the dataset they are of.
+def source_slices(inputs: Inputs) -> Sources | None:
+    """The slices that were translated; None where --real is not the dataset they are of.
 
     Raises InputRejected where the records name slices that the dataset does not have.
     """
@@ -53,12 +64,17 @@ def source_slices(inputs: Inputs) -> Float32 | None:
         return None
     dataset = PreparedDataset.open(inputs.asked.real)
     check_known(origins, len(inputs.made.slices), dataset)
-    return to_float(open_array(dataset.path, "slices.npy", dataset.info)[origins.index])
+    records = [dataset.records[i] for i in origins.index]
+    return Sources(
+        to_float(open_array(dataset.path, "slices.npy", dataset.info)[origins.index]),
+        np.array([record.split == "test" for record in records]),
+        patients(records),
+    )
 
 
-def changes(sources: Float32, made: Float32) -> Changes:
-    """sources, made: [N, H, W] in [-1, 1], N of at least 1, H and W of at least 11."""
-    found = compare(made, sources, data_range=DATA_RANGE)
+def changes(sources: Sources, made: Float32) -> Changes:
+    """made: [M, H, W] in [-1, 1], M of at least 1, H and W of at least 11."""
+    found = compare(made, sources.slices, data_range=DATA_RANGE)
     order = np.argsort(-np.asarray(found.ssim))
     shown = {
         "least changed": order[0],
@@ -66,17 +82,21 @@ def changes(sources: Float32, made: Float32) -> Changes:
         "most changed": order[-1],
     }
     return Changes(
-        sources,
+        sources.slices,
         made,
         np.asarray(found.ssim),
         np.asarray(found.mae),
         {name: int(place) for name, place in shown.items()},
+        sources.groups,
     )
 
 
 def change_measures(changed: Changes, seed: int) -> list[Measure]:
-    """How alike translations and their sources are."""
+    """How alike translations and their sources are; intervals over patients, where known."""
     over = f"{len(changed.made):,} translations, each with its source"
+    groups = [changed.groups]
+    if changed.groups is not None:
+        over += f", of {len(np.unique(changed.groups)):,} patients"
     return [
         Measure(
             "source_ssim",
@@ -85,7 +105,7 @@ def change_measures(changed: Changes, seed: int) -> list[Measure]:
             "context",
             "Structural similarity of each translation and the slice it was made of, over the "
             "whole frame. 1: nothing changed. Within one contrast, far below 1: another head.",
-            interval=interval(np.mean, changed.ssim, seed=seed),
+            interval=interval(np.mean, changed.ssim, seed=seed, groups=groups),
             section="sources",
             over=over,
         ),
@@ -95,7 +115,7 @@ def change_measures(changed: Changes, seed: int) -> list[Measure]:
             float(changed.mae.mean()),
             "context",
             "Mean absolute difference of the two, in units of slices in [-1, 1].",
-            interval=interval(np.mean, changed.mae, seed=seed),
+            interval=interval(np.mean, changed.mae, seed=seed, groups=groups),
             section="sources",
             over=over,
         ),
