@@ -207,7 +207,9 @@ def pix2pix(source: str, target: str) -> Experiment:
         (
             paired_set(source, target),
             f"train pix2pix-attention-unet --data {{work}}/{way} --out {{work}}/run {PIX2PIX}",
-            "export {work}/run --out {work}/model.onnx",
+            # Engines differ from PyTorch by up to 1.1e-4 on random slices: an instance norm after
+            # another magnifies rounding. 1e-3 is an eighth of a grey level of 8 bits.
+            "export {work}/run --out {work}/model.onnx --tolerance 0.001",
             *judged("model", way),
         ),
         figures,
