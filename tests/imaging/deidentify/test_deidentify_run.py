@@ -204,7 +204,7 @@ def test_command_line(tmp_path: Path, fastmrigan) -> None:
     assert "b.dcm: in quarantine" in first.stdout
     second = fastmrigan(*arguments, "--allow-burned-in", "yes")
     assert second.returncode == 0
-    assert "1 were there already" in second.stdout
+    assert "1 was there already" in second.stdout
     assert dcmread(outputs(tmp_path / "out")[0]).StudyInstanceUID == Profile(SALT).uid("1.2.3.3")
     both = fastmrigan(*arguments, "--salt", "x" * 20)
     assert both.returncode == 2
