@@ -46,6 +46,8 @@ def kill(node: object, *, raylet_alone: bool) -> None:
 
 temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: sockets lie in it
 settings = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+# A cluster in another folder writes its address into Ray's own all the same, and does not make it
+Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()), "ray").mkdir(parents=True, exist_ok=True)
 cluster = Cluster(initialize_head=True, head_node_args={"temp_dir": temporary, **settings})
 print(cluster.address, flush=True)
 added = []
