@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 
 import numpy as np
@@ -49,20 +50,14 @@ def difference_maps(result: PairResult) -> str:
     for name, i in result.shown.items():
         made, truth = pairs.made[i], pairs.truth[i]
         score = result.scores["translation"][result.ranked_by][i]
-        panels = (
-            ("source", to_uint8(pairs.source[i])),
-            ("translation", to_uint8(made)),
-            ("true target", to_uint8(truth)),
-            ("difference", signed(made - truth)),
-        )
-        figures = "".join(
-            figure(picture(panel, f"{name} pair: {what}"), what) for what, panel in panels
-        )
-        rows.append(
-            f'<h3>{name} pair</h3><p class="soft">Slice {pairs.index[i]} of the dataset '
-            f"({pairs.split[i]}), {escape(measure)} {score:.3f}.</p>"
-            f'<div class="panels">{figures}</div>'
-        )
+        panels = {
+            "source": to_uint8(pairs.source[i]),
+            "translation": to_uint8(made),
+            "true target": to_uint8(truth),
+            "difference": signed(made - truth),
+        }
+        where = f"Slice {pairs.index[i]} of the dataset ({pairs.split[i]})"
+        rows.append(in_a_row(f"{name} pair", f"{where}, {escape(measure)} {score:.3f}.", panels))
     return (
         f'<p class="soft">By {escape(measure)}, of {len(result.judged):,} pairs. Difference: '
         "translation less target; red is too bright, blue too dark, black is right, full colour "
@@ -75,22 +70,25 @@ def change_maps(changes: Changes) -> str:
     rows = []
     for name, i in changes.shown.items():
         source, made = changes.sources[i], changes.made[i]
-        panels = (
-            ("source", to_uint8(source)),
-            ("translation", to_uint8(made)),
-            ("difference", signed(made - source)),
-        )
-        figures = "".join(
-            figure(picture(panel, f"{name} slice: {what}"), what) for what, panel in panels
-        )
-        rows.append(
-            f'<h3>{name} slice</h3><p class="soft">SSIM to its source {changes.ssim[i]:.3f}.</p>'
-            f'<div class="panels">{figures}</div>'
-        )
+        panels = {
+            "source": to_uint8(source),
+            "translation": to_uint8(made),
+            "difference": signed(made - source),
+        }
+        told = f"SSIM to its source {changes.ssim[i]:.3f}."
+        rows.append(in_a_row(f"{name} slice", told, panels))
     return (
         '<p class="soft">Difference: translation less source; red is brighter, blue darker, black '
         f"unchanged, full colour {SPAN:g} or more of the 2 that slices span.</p>{''.join(rows)}"
     )
+
+
+def in_a_row(title: str, told: str, panels: Mapping[str, UInt8]) -> str:
+    """Pictures beside each other, each under its name."""
+    figures = "".join(
+        figure(picture(panel, f"{title}: {what}"), what) for what, panel in panels.items()
+    )
+    return f'<h3>{title}</h3><p class="soft">{told}</p><div class="panels">{figures}</div>'
 
 
 def signed(difference: Float32) -> UInt8:
