@@ -361,13 +361,7 @@ PLANS: dict[str, tuple[Experiment, ...]] = {
     "t1-t2-cyclegan-unet-v4": (
         both_ways("t1-t2-cyclegan-unet-v4", "t1-t2", "--set precision=bf16"),
     ),
-    "tumour-dcgan64": (
-        sampled(
-            "tumour-dcgan64",
-            64,
-            "--set precision=bf16 --set augmentation.horizontal_flip=true "
-            "--set augmentation.diffaugment=[translation,cutout,colour] --steps 4000",
-        ),
-    ),
+    "t1-t2-cyclegan-unet-v4-improved": (both_ways("t1-t2-cyclegan-unet-v4-improved", "t1-t2", ""),),
+    "tumour-dcgan64-improved": (sampled("tumour-dcgan64-improved", 64, ""),),
     "t2-tumour-cyclegan": (normal_to_tumour(128, "--set size=128 --set precision=bf16"),),
 }
