@@ -23,7 +23,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from results_plans import PLANS, Experiment, Figure
+from results_experiment import Experiment
+from results_figures import Figure
+from results_plans import PLANS
 from timing import write_json
 
 import fastmrigan

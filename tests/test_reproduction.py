@@ -63,6 +63,10 @@ def test_every_paper_and_recipe_has_its_place(page):
         "| channels | RGB | `channels` = 1. Grey by default; MRI and CT have one channel. "
         "To the letter: `--set channels=3`. | deviates |",
         "| betas | (0.5, 0.999) | `optimiser.betas` = [0.5, 0.999]. | implemented |",
+        "| `tumour-dcgan64-improved` | generator 3,574,656, discriminator 2,763,520 "
+        "| other than `tumour-dcgan64`: `augmentation.horizontal_flip` = true, "
+        "`augmentation.diffaugment` = [translation, cutout, colour], `batch` = 32, "
+        "`epochs` = 400, `precision` = bf16, `label` = tumour |",
         "| `tumour-dcgan64` | generator 3,574,656, discriminator 2,763,520 "
         "| `ema` = {decay: 0.999, ramp: true} |",
         # ResNet-9 and PatchGAN 70x70 as published
@@ -142,8 +146,27 @@ def test_a_figure_of_another_system_is_refused(papers):
         )
 
 
+def test_rows_speak_of_an_improved_recipe_where_they_name_it(papers):
+    paper = papers[0]
+    free, named = (
+        sources.Item(key="x", kind="metric", says="y", open="z", recipes=recipes)
+        for recipes in ((), ("tumour-dcgan64-improved",))
+    )
+    assert paper.recipes(free) == ["tumour-dcgan64"]
+    assert paper.recipes(named) == ["tumour-dcgan64-improved"]
+
+
+def test_what_improves_no_recipe_of_the_paper_is_refused(papers):
+    system = sources.System(name="tumour-dcgan64-improved", task="x", improves="tumour-progan")
+    first = papers[0].model_copy(update={"systems": (papers[0].systems[0], system)})
+    with pytest.raises(ValueError, match="improves none of the paper's systems"):
+        sources.check([first, *papers[1:]], {})
+
+
 def test_a_recipe_in_no_paper_is_refused(papers):
-    with pytest.raises(ValueError, match=r"recipes in no paper: t2-tumour-cyclegan$"):
+    with pytest.raises(
+        ValueError, match=r"recipes in no paper: t2-tumour-cyclegan, t2-tumour-cyclegan-improved$"
+    ):
         sources.check([papers[0], *papers[2:]], sources.read_results(committed()))
 
 

@@ -26,10 +26,12 @@ from sources import (
 )
 
 from fastmrigan.training.networks import parameter_count
+from fastmrigan.training.recipe import HOUSEKEEPING
 from fastmrigan.training.recipe_file import load_recipe
 from fastmrigan.training.systems import system_of
 
 PAGE = ROOT / "REPRODUCTION.md"
+NO_SETTINGS = set(HOUSEKEEPING) | {"name"}  # of a recipe
 HEAD = """\
 <!-- Written by `make reproduction` from docs/reproduction, the recipes and RESULTS.md. -->
 
@@ -77,7 +79,7 @@ def page(papers: list[Paper], results: dict[str, Section]) -> str:
 
 def glance(paper: Paper, system: System, results: dict[str, Section]) -> list[str]:
     """A system's row of the first table."""
-    of_system = [item for item in paper.items if not item.recipes or system.name in item.recipes]
+    of_system = [item for item in paper.items if paper.speaks_of(item, system)]
     counts = Counter(item.status for item in of_system)
     measured = [each.link for name, each in results.items() if name.startswith(f"{system.name} ")]
     if system.command:
@@ -93,7 +95,8 @@ def glance(paper: Paper, system: System, results: dict[str, Section]) -> list[st
         system.task,
         size,
         data,
-        ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status]),
+        ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+        or f"those of {code(system.improves)}",
         ", ".join(measured) or "none yet",
     ]
 
@@ -123,12 +126,19 @@ def section_of(paper: Paper, results: dict[str, Section]) -> list[str]:
         )
         lines.append("")
     lines += [f"### Recipes of {authors}", ""]
-    trained = [system.name for system in paper.systems if not system.command and not system.open]
+    trained = [system for system in paper.systems if not system.command and not system.open]
     lines += table(
         ["recipe", "parameters", "deviations on; all others are off"],
-        [[code(name), parameters(name), deviations_of(name, paper)] for name in trained],
+        [
+            [
+                code(each.name),
+                parameters(each.name),
+                beside(each) if each.improves else deviations_of(each.name, paper),
+            ]
+            for each in trained
+        ],
     )
-    lines += ["", *notes(paper, trained)]
+    lines += ["", *notes([system.name for system in trained])]
     used = {m.section: None for item in paper.items for m in item.measured}
     for heading in used:
         lines += ["", f"Commands of the figures ({results[heading].link}):", ""]
@@ -237,7 +247,32 @@ def deviations_of(name: str, paper: Paper) -> str:
     return (", ".join(on) or "none") + paper_has
 
 
-def notes(paper: Paper, names: list[str]) -> list[str]:
+def beside(system: System) -> str:
+    """What an improved recipe has other than the one it improves."""
+    own, faithful = (
+        flat(recipe_named(name).model_dump(mode="json", exclude=NO_SETTINGS))
+        for name in (system.name, system.improves)
+    )
+    changed = [
+        f"{code(field)} = {shown(value)}"
+        for field, value in own.items()
+        if field not in faithful or value != faithful[field]
+    ]
+    return f"other than {code(system.improves)}: {', '.join(changed)}"
+
+
+def flat(document: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's fields by their dotted names."""
+    fields = {}
+    for name, value in document.items():
+        if isinstance(value, dict):
+            fields |= {f"{name}.{inner}": each for inner, each in flat(value).items()}
+        else:
+            fields[name] = value
+    return fields
+
+
+def notes(names: list[str]) -> list[str]:
     """The recipes' notes, one that several have once."""
     holders: dict[str, list[str]] = {}
     for name in names:

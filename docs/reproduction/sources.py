@@ -95,6 +95,7 @@ class System(Part):
 
     name: str
     task: str
+    improves: str = ""  # another of the paper's recipes: settings of ours, no row speaks of them
     command: str = ""  # instead of a recipe
     data: str = ""  # where no recipe says it
     open: str = ""  # why there is no recipe of this name yet
@@ -108,12 +109,18 @@ class Paper(Part):
 
     def recipes(self, item: Item) -> list[str]:
         """The recipes an item is about."""
-        trained = [each.name for each in self.systems if not each.command and not each.open]
-        return [name for name in trained if not item.recipes or name in item.recipes]
+        return [
+            each.name
+            for each in self.systems
+            if not each.command and not each.open and self.speaks_of(item, each)
+        ]
+
+    def speaks_of(self, item: Item, system: System) -> bool:
+        return system.name in item.recipes or not (item.recipes or system.improves)
 
     def short(self, name: str) -> str:
         """A recipe's name without what all the paper's recipes begin with."""
-        words = [system.name.split("-") for system in self.systems]
+        words = [system.name.split("-") for system in self.systems if not system.improves]
         if len(words) == 1:
             return name
         alike = takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
@@ -197,6 +204,8 @@ def check(papers: list[Paper], results: dict[str, Section]) -> None:
                 check_command(system.name, system.command)
             elif system.name in shipped and recipe_named(system.name).paper != paper.citation:
                 raise ValueError(f"{system.name}: cites another paper than {paper.citation}")
+            if system.improves and system.improves not in {each.name for each in paper.systems}:
+                raise ValueError(f"{system.name}: improves none of the paper's systems")
             named.add(system.name)
         for item in paper.items:
             where = f"{paper.citation.split(':')[0]}, {item.key}"

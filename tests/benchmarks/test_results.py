@@ -9,8 +9,9 @@ import sys
 
 import pytest
 import results_of
-import results_plans
-from results_plans import PLANS, Experiment, pair_figures, set_figures, value_of
+from results_experiment import Experiment
+from results_figures import above_table, decibels_above, pair_figures, set_figures, value_of
+from results_plans import PLANS
 
 from fastmrigan.cli import build_app
 from fastmrigan.training.recipe_file import load_recipe
@@ -50,7 +51,7 @@ def test_bars_of_pairs():
             }
         },
     }
-    bars = {"ssim": results_plans.above_table, "psnr": results_plans.decibels_above(2)}
+    bars = {"ssim": above_table, "psnr": decibels_above(2)}
     ssim, psnr = pair_figures(numbers, "T1 to T2", bars)
     assert (ssim.met, psnr.met) == (True, False)  # 0.91 + 0.03, and 27.0
     assert ssim.bar == "at least 0.940 (a third of the table's rest)"
