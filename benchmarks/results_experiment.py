@@ -15,9 +15,12 @@ class Experiment:
 
     name: str
     title: str
-    steps: tuple[str, ...]  # a command each; {data} and {work} are folders
+    steps: tuple[str, ...]  # a command each; {data}, {work} and {used} are folders
     figures: Callable[[Path], list[Figure]]
     lay_out: Callable[[Path, Path], None] = lambda data, work: None  # what the commands need there
+    uses: str = ""  # RECIPE/EXPERIMENT that is run before, in the folder {used}
 
     def commands(self, data: Path, work: Path) -> list[list[str]]:
-        return [[word.format(data=data, work=work) for word in step.split()] for step in self.steps]
+        """Those of the experiment itself. work: its folder; that of the one it uses is beside."""
+        places = {"data": data, "work": work, "used": work.parents[1] / self.uses}
+        return [[word.format(**places) for word in step.split()] for step in self.steps]

@@ -39,10 +39,14 @@ LEDGER = "steps.jsonl"  # of an experiment's folder: what was run, a line a run
 
 def run_steps(experiment: Experiment, data: Path, folder: Path) -> list[dict[str, Any]]:
     """Runs what is not done yet; of each command what it took, over all its runs."""
+    steps = []
+    if experiment.uses:
+        recipe, _, name = experiment.uses.partition("/")
+        used = next(each for each in PLANS[recipe] if each.name == name)
+        steps += run_steps(used, data, folder.parents[1] / experiment.uses)
     folder.mkdir(parents=True, exist_ok=True)
     experiment.lay_out(data, folder)
     at = -1  # the line of the ledger where the step before was done
-    steps = []
     for words in experiment.commands(data, folder):
         lines = ledger(folder)
         done = [
@@ -179,7 +183,8 @@ def relative(steps: list[dict[str, Any]], data: Path, folder: Path) -> list[dict
     """The commands as anybody would give them, without the folders of this machine."""
 
     def anywhere(command: str) -> str:
-        return command.replace(str(folder), "WORK").replace(str(data.resolve()), "DATA")
+        own = command.replace(str(folder), "WORK").replace(str(data.resolve()), "DATA")
+        return own.replace(str(folder.parents[1]), "RESULTS")
 
     return [step | {"command": anywhere(step["command"])} for step in steps]
 

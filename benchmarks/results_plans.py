@@ -14,7 +14,7 @@ from results_pairs import (
     ct_mri,
     pix2pix,
 )
-from results_tumours import normal_to_tumour, sampled
+from results_tumours import STYLE, normal_to_tumour, sampled, styled
 
 PLANS: dict[str, tuple[Experiment, ...]] = {
     "pix2pix-attention-unet": (
@@ -38,5 +38,7 @@ PLANS: dict[str, tuple[Experiment, ...]] = {
     "tumour-dcgan64-improved": (sampled("tumour-dcgan64-improved", 64),),
     "tumour-dcgan128-improved": (sampled("tumour-dcgan128-improved", 128),),
     "t2-tumour-cyclegan-improved": (normal_to_tumour("t2-tumour-cyclegan-improved", 128),),
+    "tumour-progan-improved": (sampled("tumour-progan-improved", 64),),
     "ct-mri-cyclegan-resnet": (ct_mri(CT_MRI),),
+    "style-transfer-gan": (styled("style-transfer-gan", STYLE),),
 }

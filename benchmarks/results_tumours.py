@@ -20,6 +20,7 @@ SETS = {
     "called_tumour": None,
     "classifier_accuracy": None,
     "utility_real": None,
+    "utility_synthetic": None,
     "utility_both": None,
     "utility_gain": None,
 }
@@ -98,4 +99,50 @@ def normal_to_tumour(recipe: str, size: int, settings: str = "") -> Experiment:
             "--out {work}/test.html",
         ),
         figures,
+    )
+
+
+# Half the width, at a quarter of the pixels; 7 epochs in place of 100.
+STYLE = (
+    "--set size=128 --set precision=bf16 --set generator.width=32 --set generator_back.width=32 "
+    "--set generator_back.blocks=6 --epochs 7"
+)
+GENERATED = "tumour-dcgan128-improved/tumour"
+
+
+def styled(recipe: str, settings: str) -> Experiment:
+    """Real tumour slices to train on, in the style of the DCGAN's: its slices before the stage."""
+
+    def figures(work: Path) -> list[Figure]:
+        return [
+            figure
+            for name in ("without", "with")
+            for figure in set_figures(
+                report(work / f"{name}.json"), f"{name} the stage", SETS | {"two_sample": None}
+            )
+        ]
+
+    against = (
+        "evaluate --real {work}/set --label tumour --classifier-data {work}/set --thorough "
+        "--skip copies,discriminator,sources"
+    )
+    return Experiment(
+        "style",
+        f"Real tumour slices in the style of generated ones, 128x128, on {T2}",
+        (
+            t2_set(128),
+            "synth {used}/model.onnx --count 600 --seed 9 --precision fp32 --format png "
+            "--shard-size 600 --out {work}/generated",
+            "prepare {work}/generated/shard-000000 --label tumour --size 128 --test-fraction 0 "
+            "--out {work}/style",
+            f"train {recipe} --data {{work}}/style --source-data {{work}}/set --out {{work}}/run "
+            f"--set source_label=tumour --set target_label=tumour {settings}",
+            "export {work}/run --out {work}/model.onnx",
+            "translate {work}/model.onnx --inputs {work}/set --label tumour --split train "
+            "--precision fp32 --out {work}/slices",
+            f"{against} --synthetic {{work}}/generated --out {{work}}/without.html",
+            f"{against} --synthetic {{work}}/slices --out {{work}}/with.html",
+        ),
+        figures,
+        uses=GENERATED,
     )

@@ -105,5 +105,13 @@ def test_what_is_done_is_not_run_again(tmp_path, monkeypatch):
     assert [words[0] for words in ran[3:]] == ["prepare", "train"]  # what follows from it, too
     results_of.run_steps(changed, tmp_path, tmp_path / "work")
     assert len(ran) == 5
+    last = Experiment("f", "F", ("export {used}/run",), lambda _: [], uses="r/e")
+    monkeypatch.setitem(results_of.PLANS, "r", (changed,))
+    both = results_of.run_steps(last, tmp_path, tmp_path / "s" / "f")
+    assert [words[0] for words in ran[5:]] == ["prepare", "train", "export"]  # what it uses, first
+    assert ran[-1] == ["export", f"{tmp_path}/r/e/run"]
+    assert len(both) == 3
+    told = results_of.relative(both, tmp_path / "data", tmp_path / "s" / "f")
+    assert [shlex.split(step["command"])[-1] for step in told[1:]] == ["x", "RESULTS/r/e/run"]
     told = results_of.relative(steps, tmp_path / "data", tmp_path / "work")
     assert shlex.split(told[0]["command"])[-1] == "WORK/set"
