@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fastmrigan.models.initial import normal_weights
+from fastmrigan.ops.strided_conv import StridedConv2d, StridedConvTranspose2d
 
 SMALLEST = 16
 
@@ -41,11 +42,11 @@ class DcganGenerator(nn.Module):
         for step in range(1, ups):
             inner = deepest >> step
             layers += [
-                nn.ConvTranspose2d(inner * 2, inner, 4, 2, 1, bias=False),
+                StridedConvTranspose2d(inner * 2, inner, bias=False),
                 nn.BatchNorm2d(inner),
                 nn.ReLU(),
             ]  # twice the size, half the channels
-        layers += [nn.ConvTranspose2d(width, channels, 4, 2, 1, bias=False), nn.Tanh()]
+        layers += [StridedConvTranspose2d(width, channels, bias=False), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -63,13 +64,13 @@ class DcganDiscriminator(nn.Module):
         super().__init__()
         downs = doublings(size)
         layers: list[nn.Module] = [
-            nn.Conv2d(channels, width, 4, 2, 1, bias=False),
+            StridedConv2d(channels, width, bias=False),
             nn.LeakyReLU(0.2),
         ]  # [N, width, size / 2, size / 2]
         for step in range(1, downs):
             outer = width << step
             layers += [
-                nn.Conv2d(outer // 2, outer, 4, 2, 1, bias=False),
+                StridedConv2d(outer // 2, outer, bias=False),
                 nn.BatchNorm2d(outer),
                 nn.LeakyReLU(0.2),
             ]

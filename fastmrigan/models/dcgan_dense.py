@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fastmrigan.models.dcgan import doublings
 from fastmrigan.models.initial import normal_weights
+from fastmrigan.ops.strided_conv import StridedConv2d, StridedConvTranspose2d
 
 SLOPE = 0.2
 
@@ -44,11 +45,11 @@ class DenseDcganGenerator(nn.Module):
         for step in range(1, ups):
             inner = self.deepest >> step
             layers += [
-                nn.ConvTranspose2d(inner * 2, inner, 4, 2, 1, bias=False),
+                StridedConvTranspose2d(inner * 2, inner, bias=False),
                 nn.BatchNorm2d(inner),
                 nn.LeakyReLU(SLOPE),
             ]  # twice the size, half the channels
-        layers += [nn.ConvTranspose2d(width, channels, 4, 2, 1), nn.Tanh()]
+        layers += [StridedConvTranspose2d(width, channels), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ class DenseDcganDiscriminator(nn.Module):
         widths = [channels, *(width << step for step in range(downs))]
         layers: list[nn.Module] = []
         for inner, outer in itertools.pairwise(widths):
-            layers += [nn.Conv2d(inner, outer, 4, 2, 1), nn.LeakyReLU(SLOPE)]  # half the size
+            layers += [StridedConv2d(inner, outer), nn.LeakyReLU(SLOPE)]  # half the size
         layers.append(nn.Conv2d(widths[-1], 1, 4, 1, 0))  # [N, 1, 1, 1]: dense over 4x4
         self.layers = nn.Sequential(*layers)
 

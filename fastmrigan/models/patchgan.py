@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastmrigan.models.initial import normal_weights
 from fastmrigan.models.unet import SLOPE, Norm, norm_and_activation
+from fastmrigan.ops.strided_conv import StridedConv2d
 
 
 class PatchGan(nn.Module):
@@ -50,15 +51,16 @@ class PatchGan(nn.Module):
         self.conditions = conditions
         bias = norm == "instance" and inert_bias
         parts: list[nn.Module] = [
-            nn.Conv2d(channels + conditions, width, 4, 2, 1),
+            StridedConv2d(channels + conditions, width),
             nn.LeakyReLU(SLOPE),
         ]  # [N, width, size / 2, size / 2]
         inner = width
         for step in range(1, layers + 1):
             outer = width * min(1 << step, 8)
-            stride = 2 if step < layers else 1
             parts += [
-                nn.Conv2d(inner, outer, 4, stride, 1, bias=bias),
+                StridedConv2d(inner, outer, bias=bias)
+                if step < layers
+                else nn.Conv2d(inner, outer, 4, 1, 1, bias=bias),
                 *norm_and_activation("PatchGan", norm, outer, "leaky_relu"),
             ]  # half the side; the last one pixel less
             inner = outer

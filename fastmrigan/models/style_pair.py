@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmrigan.ops import FusedInstanceNorm2d
+from fastmrigan.ops.strided_conv import StridedConv2d
 
 CONTENT_DOWNS = 2
 REFERENCE_DOWNS = 4
@@ -122,7 +123,7 @@ class ReferenceEncoder(nn.Module):
         inner = width
         for _ in range(REFERENCE_DOWNS):
             outer = min(inner * 2, width * 4)
-            layers += [nn.Conv2d(inner, outer, 4, 2, 1), nn.ReLU()]
+            layers += [StridedConv2d(inner, outer), nn.ReLU()]
             inner = outer
         self.layers = nn.Sequential(*layers)  # [N, 4 * width, H / 16, W / 16]
         self.last = nn.Linear(inner, code)

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from fastmrigan.models.initial import normal_weights
 from fastmrigan.ops import FusedInstanceNorm2d
+from fastmrigan.ops.strided_conv import StridedConv2d, StridedConvTranspose2d
 
 Activation = Literal["leaky_relu", "relu"]
 
@@ -84,7 +85,7 @@ class T1T2UnetGenerator(nn.Module):
             )
             for i in reversed(range(downs))
         )
-        self.last = nn.ConvTranspose2d(2 * width, channels, 4, 2, 1)
+        self.last = StridedConvTranspose2d(2 * width, channels)
 
     def forward(self, slices: Tensor) -> Tensor:
         skips = []
@@ -166,7 +167,7 @@ def _down(
     """Half the size; `norm` False leaves the activation alone."""
     plain = nn.ReLU() if activation == "relu" else nn.LeakyReLU(slope)
     return nn.Sequential(
-        nn.Conv2d(inner, outer, 4, 2, 1, bias=False),
+        StridedConv2d(inner, outer, bias=False),
         _norm(outer, activation, slope) if norm else plain,
     )
 
@@ -175,7 +176,7 @@ def _up(inner: int, outer: int, dropout: float) -> nn.Sequential:
     """Twice the size. The tutorial drops before ReLU: dropout's factors are not negative, so that
     dropping after it is the same, and norm and ReLU stay one operator."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv=nn.ConvTranspose2d(inner, outer, 4, 2, 1, bias=False), norm=_norm(outer, "relu")
+        conv=StridedConvTranspose2d(inner, outer, bias=False), norm=_norm(outer, "relu")
     )
     if dropout:
         layers["dropout"] = nn.Dropout(dropout)

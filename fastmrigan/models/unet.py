@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastmrigan.models.initial import normal_weights
 from fastmrigan.ops import FusedInstanceNorm2d
 from fastmrigan.ops.instance_norm import Activation
+from fastmrigan.ops.strided_conv import StridedConv2d, StridedConvTranspose2d
 
 Norm = Literal["instance", "batch"]
 
@@ -66,17 +67,17 @@ class UnetGenerator(nn.Module):
         bare = norm == "instance"
 
         self.downs = nn.ModuleList(
-            [nn.Sequential(nn.Conv2d(channels, widths[0], 4, 2, 1, bias=bare), nn.LeakyReLU(SLOPE))]
+            [nn.Sequential(StridedConv2d(channels, widths[0], bias=bare), nn.LeakyReLU(SLOPE))]
         )  # [N, width, size / 2, size / 2]
         for step in range(1, depth - 1):
             self.downs.append(
                 nn.Sequential(
-                    nn.Conv2d(widths[step - 1], widths[step], 4, 2, 1, bias=bias),
+                    StridedConv2d(widths[step - 1], widths[step], bias=bias),
                     *norm_and_activation("UnetGenerator", norm, widths[step], "leaky_relu"),
                 )
             )  # half the side
         self.downs.append(
-            nn.Sequential(nn.Conv2d(widths[-2], widths[-1], 4, 2, 1, bias=bare), nn.ReLU())
+            nn.Sequential(StridedConv2d(widths[-2], widths[-1], bias=bare), nn.ReLU())
         )  # [N, width * 8, 1, 1]
 
         self.ups = nn.ModuleList()
@@ -84,13 +85,13 @@ class UnetGenerator(nn.Module):
             # The innermost up alone has no skip connection beside its input.
             beside = 1 if step == depth - 1 else 2
             layers = [
-                nn.ConvTranspose2d(widths[step] * beside, widths[step - 1], 4, 2, 1, bias=bias),
+                StridedConvTranspose2d(widths[step] * beside, widths[step - 1], bias=bias),
                 *norm_and_activation("UnetGenerator", norm, widths[step - 1], "relu"),
             ]
             if dropout and 4 <= step < depth - 1:
                 layers.append(nn.Dropout(dropout))  # relu(dropout(x)) = dropout(relu(x))
             self.ups.append(nn.Sequential(*layers))  # twice the side
-        self.head = nn.Sequential(nn.ConvTranspose2d(width * 2, channels, 4, 2, 1), nn.Tanh())
+        self.head = nn.Sequential(StridedConvTranspose2d(width * 2, channels), nn.Tanh())
 
     def forward(self, slices: Tensor) -> Tensor:
         skips: list[Tensor] = []

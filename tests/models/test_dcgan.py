@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fastmrigan.models.dcgan import DcganDiscriminator, DcganGenerator
+from fastmrigan.ops.strided_conv import StridedConv2d, StridedConvTranspose2d
 from fastmrigan.training.losses import discriminator_loss, generator_loss
 
 
@@ -59,13 +60,12 @@ def test_size_must_be_a_power_of_two(size):
 
 def test_layers():
     kinds = [type(layer) for layer in DcganGenerator().layers]
-    assert kinds == [nn.ConvTranspose2d, nn.BatchNorm2d, nn.ReLU] * 4 + [
-        nn.ConvTranspose2d,
-        nn.Tanh,
-    ]
+    inner = [StridedConvTranspose2d, nn.BatchNorm2d, nn.ReLU] * 3
+    first = [nn.ConvTranspose2d, nn.BatchNorm2d, nn.ReLU]
+    assert kinds == [*first, *inner, StridedConvTranspose2d, nn.Tanh]
     kinds = [type(layer) for layer in DcganDiscriminator().layers]
-    inner = [nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU] * 3
-    assert kinds == [nn.Conv2d, nn.LeakyReLU, *inner, nn.Conv2d]
+    inner = [StridedConv2d, nn.BatchNorm2d, nn.LeakyReLU] * 3
+    assert kinds == [StridedConv2d, nn.LeakyReLU, *inner, nn.Conv2d]
     layers = [*DcganGenerator().layers, *DcganDiscriminator().layers]
     assert all(layer.bias is None for layer in layers if hasattr(layer, "kernel_size"))
     assert all(layer.momentum == 0.1 for layer in layers if isinstance(layer, nn.BatchNorm2d))

@@ -10,6 +10,7 @@ from torch import nn
 
 from fastmrigan.export.onnx import GeneratorFacts, build_graph, check_graph
 from fastmrigan.models.dcgan_dense import DenseDcganDiscriminator, DenseDcganGenerator
+from fastmrigan.ops.strided_conv import StridedConv2d, StridedConvTranspose2d
 
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
@@ -78,10 +79,10 @@ def test_layers():
     layers = [*DenseDcganGenerator(width=4).layers, *DenseDcganDiscriminator(width=4).layers]
     assert all(layer.negative_slope == 0.2 for layer in layers if isinstance(layer, nn.LeakyReLU))
     kinds = [type(layer) for layer in DenseDcganGenerator(width=4).layers]
-    up = [nn.ConvTranspose2d, nn.BatchNorm2d, nn.LeakyReLU]
-    assert kinds == [*up[1:], *up * 4, nn.ConvTranspose2d, nn.Tanh]
+    up = [StridedConvTranspose2d, nn.BatchNorm2d, nn.LeakyReLU]
+    assert kinds == [*up[1:], *up * 4, StridedConvTranspose2d, nn.Tanh]
     kinds = [type(layer) for layer in DenseDcganDiscriminator(width=4).layers]
-    assert kinds == [nn.Conv2d, nn.LeakyReLU] * 5 + [nn.Conv2d]
+    assert kinds == [StridedConv2d, nn.LeakyReLU] * 5 + [nn.Conv2d]
 
 
 def test_initial_weights():
