@@ -42,9 +42,9 @@ def report(path: Path) -> dict[str, Any]:
     return document
 
 
-def unmeasured(name: str, bar: str = "has a bar") -> Figure:
+def unmeasured(name: str, bar: str | None = "has a bar") -> Figure:
     """A bar that nothing was held against is missed."""
-    return Figure(name, math.nan, "not measured", "", bar, met=False)
+    return Figure(name, math.nan, "not measured", "", bar or "", None if bar is None else False)
 
 
 def pair_figures(numbers: dict[str, Any], what: str, bars: Bars) -> list[Figure]:
@@ -96,13 +96,12 @@ def set_figures(
     numbers: dict[str, Any], what: str, keys: Mapping[str, tuple[str, float] | None]
 ) -> list[Figure]:
     """Measures of whole sets beside their references. keys: of each the bar, as its text (which
-    begins with at most or at least) and its value, or None."""
+    begins with at most or at least) and its value, or None. One that was not measured says so."""
     found = []
     for key, bar in keys.items():
         measure = numbers["measures"].get(key)
         if measure is None:
-            if bar is not None:
-                found.append(unmeasured(f"{what}: {key}", bar[0]))
+            found.append(unmeasured(f"{what}: {key}", bar and bar[0]))
             continue
         value, reference, scale = measure["value"], measure["reference"], 1
         unit = ""

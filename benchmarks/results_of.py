@@ -39,11 +39,10 @@ LEDGER = "steps.jsonl"  # of an experiment's folder: what was run, a line a run
 
 def run_steps(experiment: Experiment, data: Path, folder: Path) -> list[dict[str, Any]]:
     """Runs what is not done yet; of each command what it took, over all its runs."""
-    steps = []
+    steps: list[dict[str, Any]] = []
     if experiment.uses:
-        recipe, _, name = experiment.uses.partition("/")
-        used = next(each for each in PLANS[recipe] if each.name == name)
-        steps += run_steps(used, data, folder.parents[1] / experiment.uses)
+        steps += run_steps(used_by(experiment), data, folder.parents[1] / experiment.uses)
+    since = max((step["ended"] for step in steps), default="")
     folder.mkdir(parents=True, exist_ok=True)
     experiment.lay_out(data, folder)
     at = -1  # the line of the ledger where the step before was done
@@ -52,7 +51,8 @@ def run_steps(experiment: Experiment, data: Path, folder: Path) -> list[dict[str
         done = [
             i for i, run in enumerate(lines) if run["command"] == words and run["status"] in DONE
         ]
-        if not done or done[-1] < at:  # or of what another command had made
+        # Done with what is there now: after the step before, and after what it uses was made.
+        if not done or done[-1] < at or lines[done[-1]]["ended"] < since:
             print(f"$ {shlex.join(['fastmrigan', *words])}", flush=True)
             lines.append(run_once(words, folder))
             done = [len(lines) - 1]
@@ -69,6 +69,12 @@ def run_steps(experiment: Experiment, data: Path, folder: Path) -> list[dict[str
             }
         )
     return steps
+
+
+def used_by(experiment: Experiment) -> Experiment:
+    """The experiment that it begins with."""
+    recipe, _, name = experiment.uses.partition("/")
+    return next(each for each in PLANS[recipe] if each.name == name)
 
 
 def run_once(words: list[str], folder: Path) -> dict[str, Any]:
@@ -163,8 +169,11 @@ def main() -> int:
     for name in options.only or known:
         experiment, folder = known[name], options.work.resolve() / options.recipe / name
         if options.list:
-            for words in experiment.commands(options.data.resolve(), folder):
-                print(shlex.join(["fastmrigan", *words]))
+            data = options.data.resolve()
+            if experiment.uses:
+                used = options.work.resolve() / experiment.uses
+                print_commands(used_by(experiment).commands(data, used))
+            print_commands(experiment.commands(data, folder))
             continue
         steps = run_steps(experiment, options.data.resolve(), folder)
         figures = experiment.figures(folder)
@@ -177,6 +186,11 @@ def main() -> int:
         write_json(options.json, document)
     print("\n\n".join(tables))
     return 6 if missed else 0
+
+
+def print_commands(commands: list[list[str]]) -> None:
+    for words in commands:
+        print(shlex.join(["fastmrigan", *words]))
 
 
 def relative(steps: list[dict[str, Any]], data: Path, folder: Path) -> list[dict[str, Any]]:

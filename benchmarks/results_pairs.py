@@ -197,13 +197,14 @@ def ct_mri_slices(data: Path, work: Path) -> None:
     for source, target in (("CT", "MRI"), ("MRI", "CT")):
         rows = [(f"{source}/{name}", f"{target}/{name}") for name in sorted(names)]
         write_csv(work / f"{source}-{target}.csv", PAIR, rows)
+    shutil.rmtree(work / "unpaired", ignore_errors=True)
     for folder in (KAGGLE, AANLIB):
         for row in manifest(data / folder):
             if row["group"] not in HELD_OUT:
                 side, _, name = row["file"].partition("/")
                 copy = work / "unpaired" / side / f"{folder}-{name}"
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(data / folder / row["file"], copy)
+                shutil.copyfile(data / folder / row["file"], copy)
 
 
 CASES = Pairs(

@@ -258,6 +258,7 @@ def beside(system: System) -> str:
         for field, value in own.items()
         if field not in faithful or value != faithful[field]
     ]
+    changed += [f"no {code(field)}" for field in faithful if field not in own]
     return f"other than {code(system.improves)}: {', '.join(changed)}"
 
 

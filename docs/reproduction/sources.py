@@ -204,7 +204,8 @@ def check(papers: list[Paper], results: dict[str, Section]) -> None:
                 check_command(system.name, system.command)
             elif system.name in shipped and recipe_named(system.name).paper != paper.citation:
                 raise ValueError(f"{system.name}: cites another paper than {paper.citation}")
-            if system.improves and system.improves not in {each.name for each in paper.systems}:
+            papers_own = {each.name for each in paper.systems if not each.improves}
+            if system.improves and system.improves not in papers_own:
                 raise ValueError(f"{system.name}: improves none of the paper's systems")
             named.add(system.name)
         for item in paper.items:

@@ -3,7 +3,8 @@
 Rules of the room: inputs are checked here, once; the kernels assume. Each operator is registered
 with torch.library (fake kernel, autograd), so that torch.compile, torch.export and DDP see it.
 `backend` is "native", "torch" or "auto"; what "auto" took is logged once, to the logger
-`fastmrigan.ops`.
+`fastmrigan.ops`. The strided convolutions are no operator: modules of PyTorch's whose backward is
+another composition of its own operators, under autograd alone.
 """
 
 from fastmrigan.ops.instance_norm import instance_norm, instance_norm_torch

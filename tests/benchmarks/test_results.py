@@ -29,6 +29,8 @@ def test_every_command_can_be_meant(recipe, experiment, tmp_path):
 
     commands = get_command(build_app()).commands
     trains = False
+    if experiment.uses:
+        results_of.used_by(experiment)  # or raises
     for name, *words in experiment.commands(tmp_path / "data", tmp_path):
         parsed = commands[name].make_context(name, words).params  # or raises
         if name == "train":
@@ -70,8 +72,9 @@ def test_bars_of_pairs():
 def test_bars_of_sets(value, met):
     numbers = {"measures": {"d": measure(value, reference=0.2, share=False)}}
     bars = {"d": ("at most 0.6", 0.6), "free": None, "unmeasured": ("at most 0", 0.0)}
-    found, missing = set_figures(numbers, "all", bars)
+    found, free, missing = set_figures(numbers, "all", bars)
     assert (missing.text, missing.met) == ("not measured", False)
+    assert (free.text, free.met) == ("not measured", None)
     assert json.dumps(missing.document(), allow_nan=False)
     assert found.met is met
     assert set_figures(numbers, "all", {"d": ("at least 0.6", 0.6)})[0].met is (value >= 0.6)
@@ -113,5 +116,14 @@ def test_what_is_done_is_not_run_again(tmp_path, monkeypatch):
     assert len(both) == 3
     told = results_of.relative(both, tmp_path / "data", tmp_path / "s" / "f")
     assert [shlex.split(step["command"])[-1] for step in told[1:]] == ["x", "RESULTS/r/e/run"]
+    results_of.run_steps(last, tmp_path, tmp_path / "s" / "f")
+    assert len(ran) == 8
+    lines = (tmp_path / "r" / "e" / results_of.LEDGER).read_text().splitlines()
+    later = json.loads(lines[-1]) | {"ended": "2999-01-01 00:00 UTC"}
+    (tmp_path / "r" / "e" / results_of.LEDGER).write_text(
+        "\n".join([*lines[:-1], json.dumps(later)]) + "\n"
+    )
+    results_of.run_steps(last, tmp_path, tmp_path / "s" / "f")
+    assert [words[0] for words in ran[8:]] == ["export"]  # what it uses was made anew
     told = results_of.relative(steps, tmp_path / "data", tmp_path / "work")
     assert shlex.split(told[0]["command"])[-1] == "WORK/set"
