@@ -18,6 +18,8 @@ COMPONENTS = {
     "loss_cycle_source": "cycle, source",
     "loss_identity_target": "identity, target",
     "loss_identity_source": "identity, source",
+    "loss_structure_target": "structure, target",
+    "loss_structure_source": "structure, source",
     "loss_g_adversarial": "adversarial",
     "loss_l1": "L1",
     "loss_style": "style",

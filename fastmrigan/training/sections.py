@@ -189,13 +189,15 @@ class GanDeviations(Section):
 
 
 class CycleLosses(Section):
-    """adversarial * L_GAN + cycle * L_cyc + identity * L_identity, both directions summed."""
+    """adversarial * L_GAN + cycle * L_cyc + identity * L_identity + structure * L_structure, both
+    directions summed."""
 
     adversarial: Literal["log", "lsgan"] = "lsgan"
     adversarial_weight: NonNegativeFloat = 1.0
     cycle: NonNegativeFloat = 10.0  # L1
     identity: NonNegativeFloat = 0.5  # L1; 0 leaves the pass out
     identity_times_cycle: bool = True  # the weight is identity * cycle, as in the reference
+    structure: NonNegativeFloat = 0.0  # L1 of MIND, of a translation against its source
     discriminator: PositiveFloat = 0.5  # times (loss on real + loss on fake)
 
 

@@ -15,6 +15,7 @@ from fastmrigan.training.image_pool import ImagePool
 from fastmrigan.training.losses import adversarial, called_real, l1
 from fastmrigan.training.networks import has_batch_norm, make_discriminator, make_generator
 from fastmrigan.training.recipe import CycleGanRecipe
+from fastmrigan.training.structure import structure_loss
 from fastmrigan.training.systems.base import Batch, Clock, Plan, Rows
 from fastmrigan.training.systems.translating import TranslatingSystem
 
@@ -145,6 +146,9 @@ class CycleGan(TranslatingSystem):
         if same is not None:
             parts[f"loss_identity_{made}"] = l1(same, wanted)
             loss = loss + self.identity_weight * parts[f"loss_identity_{made}"]
+        if weights.structure:
+            parts[f"loss_structure_{made}"] = structure_loss(fake, given)
+            loss = loss + weights.structure * parts[f"loss_structure_{made}"]
         return loss, parts, fake
 
     def forth_and_same(
