@@ -234,7 +234,7 @@ def deviations_of(name: str, paper: Paper) -> str:
     document = recipe_named(name).model_dump(mode="json")
     prescribed = []
     for each in deviations():
-        if each.field.split(".")[0] not in document:
+        if each.field not in {*document, *flat(document)}:
             continue  # another system's
         value = value_of(name, name, each.field)
         if value == each.without:

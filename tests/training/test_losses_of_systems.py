@@ -9,6 +9,7 @@ from small_systems import slices, small
 
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.distributed import Ranks
+from fastmrigan.training.structure import structure_loss
 from fastmrigan.training.systems import Batch, Clock, system_of
 
 START = Clock(0, 0.0, 6)
@@ -72,6 +73,25 @@ def test_cyclegan(name, overrides, weights, real, fake, speed):
     close(losses["loss_g"], of_g)
     # The generators have taken their step by then, but the slices judged are those from before.
     close(losses["loss_d"], of_d)
+
+
+@pytest.mark.parametrize("speed", ["true", "false"])
+def test_structure(speed):
+    """A translation is held to the slice that it was made of, both ways."""
+    name, settings = "t1-t2-cyclegan-unet-v1", (f"speed={speed}", "generator.dropout=0")
+    _, without, a, b = started(name, *settings)
+    usual = without.step(Batch(b, a), START)
+    _, system, a, b = started(name, *settings, "losses.structure=3")
+    with torch.no_grad():
+        parts = [
+            structure_loss(system.networks[key](given), given)
+            for key, given in (("generator", a), ("generator_back", b))
+        ]
+    losses = system.step(Batch(b, a), START)
+    close(losses["loss_structure_target"], parts[0])
+    close(losses["loss_structure_source"], parts[1])
+    close(losses["loss_g"], usual["loss_g"] + 3 * (parts[0] + parts[1]))
+    assert "loss_structure_target" not in usual
 
 
 def test_pix2pix():
