@@ -56,7 +56,7 @@ def pair_figures(numbers: dict[str, Any], what: str, bars: Bars) -> list[Figure]
             if key in bars:
                 found.append(unmeasured(f"{what}: {key}"))
             continue
-        value, (low, high) = measure["value"], measure["interval"]
+        value, span = measure["value"], measure["interval"]
         table, copy = floors["intensity_table"], floors["plain_copy"]
         beside = {"table": table} | ({} if copy is None else {"copy": copy})
         digits = 2 if key.startswith("psnr") else 3
@@ -68,7 +68,8 @@ def pair_figures(numbers: dict[str, Any], what: str, bars: Bars) -> list[Figure]
             Figure(
                 f"{what}: {measure['name']}",
                 value,
-                f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})",
+                f"{value:.{digits}f}"
+                + ("" if span is None else f" ({span[0]:.{digits}f} to {span[1]:.{digits}f})"),
                 ", ".join(f"{name} {floor:.{digits}f}" for name, floor in beside.items())
                 + (", copy exact" if copy is None else ""),
                 text,

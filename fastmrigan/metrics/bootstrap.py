@@ -71,6 +71,16 @@ def interval(
     return float(low), float(high)
 
 
+def interval_of_mean(
+    values: Rows, *, seed: int = 0, groups: Groups = None
+) -> tuple[float, float] | None:
+    """`interval` of the mean of values [N], over `groups` [N] where they are known: None where all
+    are of one group, for every draw would be that group."""
+    if groups is not None and len(np.unique(groups)) < 2:
+        return None
+    return interval(np.mean, values, seed=seed, groups=[groups])
+
+
 @dataclass(frozen=True)
 class Jackknife:
     """What leaving out a group at a time says about a statistic of sets."""

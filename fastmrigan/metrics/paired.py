@@ -19,7 +19,7 @@ from fastmrigan.errors import UsageError
 from fastmrigan.imaging.dataset import PreparedDataset, open_array
 from fastmrigan.imaging.mask import brain_mask
 from fastmrigan.imaging.quantise import to_float, to_uint8
-from fastmrigan.metrics.bootstrap import interval
+from fastmrigan.metrics.bootstrap import interval_of_mean
 from fastmrigan.metrics.measure import Better, Measure
 from fastmrigan.metrics.similarity import SCALES, WINDOW, compare, ms_ssim
 from fastmrigan.metrics.slice_sets import patients
@@ -249,7 +249,7 @@ def make_row(
     finite = np.isfinite(learned).all(axis=0)  # [J]
     if not finite.any():
         return None
-    groups = None if pairs.groups is None else [pairs.groups[judged][finite]]
+    groups = None if pairs.groups is None else pairs.groups[judged][finite]
     ours = known["translation"][finite]
     copies = known["plain copy"][finite]
     copies = copies[np.isfinite(copies)]
@@ -262,7 +262,7 @@ def make_row(
         table = float(rival.mean())
         gains = ours - rival if better == "higher" else rival - ours
         gain = float(gains.mean())
-        gain_interval = interval(np.mean, gains, seed=seed, groups=groups)
+        gain_interval = interval_of_mean(gains, seed=seed, groups=groups)
     measure = Measure(
         key,
         f"{name}, {REGIONS[region]}",
@@ -272,7 +272,7 @@ def make_row(
         + ("the intensity table." if table is not None else "the plain copy.")
         + (" The plain copy is exact, so it has none." if copy is None else ""),
         copy if table is None else table,
-        interval=interval(np.mean, ours, seed=seed, groups=groups),
+        interval=interval_of_mean(ours, seed=seed, groups=groups),
         section="pairs",
         over=f"{len(ours):,} {'held-out pairs' if held_out else 'pairs, none held out'}",
         remark="The plain copy is exact." if copy is None else "",
@@ -323,14 +323,6 @@ def notes(
             f"No held-out pair was translated: the figures are of all ({made_of}), and flatter "
             "what was trained on them."
         )
-    if pairs.groups is not None:
-        by = f"patients ({len(np.unique(pairs.groups[judged])):,})"
-    else:
-        by = (
-            f"slices ({len(judged):,}), since no patient is named: slices of one head are not "
-            "independent, and the true intervals are wider"
-        )
-    few = " So few say little." if len(judged) < 10 else ""
     brains = int(np.isfinite(scores["translation"]["mae_brain"][judged]).sum())
     lines = [
         which,
@@ -344,7 +336,7 @@ def notes(
         "flatters every figure there.",
         f"The brain is the largest bright object of the true target (the head, where the skull was "
         f"not stripped); {brains:,} of {len(judged):,} pairs have one.",
-        f"Intervals: 95 %, bootstrap over {by}.{few}",
+        intervals_over(pairs, judged),
     ]
     if "intensity table" not in scores:
         lines.append("The dataset has no training pairs, so there is no intensity table.")
@@ -356,3 +348,18 @@ def notes(
             "is, the pair is left out of it; where the plain copy is, of the plain copy's alone."
         )
     return lines
+
+
+def intervals_over(pairs: Pairs, judged: npt.NDArray[np.int64]) -> str:
+    """What the intervals are of, as a sentence."""
+    by = (
+        f"slices ({len(judged):,}), since no patient is named: slices of one head are not "
+        "independent, and the true intervals are wider"
+    )
+    if pairs.groups is not None:
+        patients_judged = len(np.unique(pairs.groups[judged]))
+        if patients_judged == 1:
+            return "No intervals: all pairs are of one patient, and say nothing of others."
+        by = f"patients ({patients_judged:,})"
+    few = " So few say little." if len(judged) < 10 else ""
+    return f"Intervals: 95 %, bootstrap over {by}.{few}"

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fastmrigan.imaging.dataset import PreparedDataset, open_array
 from fastmrigan.imaging.quantise import to_float
-from fastmrigan.metrics.bootstrap import interval
+from fastmrigan.metrics.bootstrap import interval_of_mean
 from fastmrigan.metrics.frechet import frechet
 from fastmrigan.metrics.measure import Measure
 from fastmrigan.metrics.similarity import compare
@@ -94,7 +94,6 @@ def changes(sources: Sources, made: Float32) -> Changes:
 def change_measures(changed: Changes, seed: int) -> list[Measure]:
     """How alike translations and their sources are; intervals over patients, where known."""
     over = f"{len(changed.made):,} translations, each with its source"
-    groups = [changed.groups]
     if changed.groups is not None:
         over += f", of {len(np.unique(changed.groups)):,} patients"
     return [
@@ -105,7 +104,7 @@ def change_measures(changed: Changes, seed: int) -> list[Measure]:
             "context",
             "Structural similarity of each translation and the slice it was made of, over the "
             "whole frame. 1: nothing changed. Within one contrast, far below 1: another head.",
-            interval=interval(np.mean, changed.ssim, seed=seed, groups=groups),
+            interval=interval_of_mean(changed.ssim, seed=seed, groups=changed.groups),
             section="sources",
             over=over,
         ),
@@ -115,7 +114,7 @@ def change_measures(changed: Changes, seed: int) -> list[Measure]:
             float(changed.mae.mean()),
             "context",
             "Mean absolute difference of the two, in units of slices in [-1, 1].",
-            interval=interval(np.mean, changed.mae, seed=seed, groups=groups),
+            interval=interval_of_mean(changed.mae, seed=seed, groups=changed.groups),
             section="sources",
             over=over,
         ),

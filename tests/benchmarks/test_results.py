@@ -59,6 +59,8 @@ def test_bars_of_pairs():
     assert ssim.bar == "at least 0.940 (a third of the table's rest)"
     assert ssim.floors == {"table": 0.91, "copy": 0.2}
     assert psnr.text == "26.90 (25.90 to 27.90)"
+    one_patient = numbers["measures"] | {"ssim": measure(0.95) | {"interval": None}}
+    assert pair_figures(numbers | {"measures": one_patient}, "", bars)[0].text == "0.950"
     (free, _) = pair_figures(numbers, "T1 to T2", {})
     assert (free.bar, free.met) == ("", None)
     exact = numbers["pairs"]["floors"] | {"ssim": {"intensity_table": 0.91, "plain_copy": None}}

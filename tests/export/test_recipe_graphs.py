@@ -11,7 +11,12 @@ from fastmrigan.export.choice import REWRITES
 from fastmrigan.export.graph import check_graph, norms_folded
 from fastmrigan.export.parity import random_inputs
 
-REFLECTED = {"t2-tumour-cyclegan", "style-transfer-gan", "ct-mri-cyclegan-resnet"}
+REFLECTED = {
+    "t2-tumour-cyclegan",
+    "t2-tumour-cyclegan-improved",
+    "style-transfer-gan",
+    "ct-mri-cyclegan-resnet",
+}
 # Of each rewrite, recipes that it changes.
 CHANGED = {
     "constants": ["style-transfer-gan"],

@@ -176,6 +176,9 @@ def test_patients_make_intervals_wider(heads):
         low, high = next(row.measure.interval for row in rows if row.measure.key == "mae")
         widths.append(high - low)
     assert widths[1] > 1.15 * widths[0]  # two alike say as much as one: about 1.41
+    alone = score_pairs(paired.Pairs(**common, groups=np.zeros(20, np.int64)), seed=0)
+    assert all(row.measure.interval is None for row in alone.rows)
+    assert "No intervals: all pairs are of one patient, and say nothing of others." in alone.notes
     assert rows[0].table is None
     assert rows[0].measure.reference == rows[0].copy
 

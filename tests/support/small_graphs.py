@@ -24,6 +24,18 @@ OVERRIDES = {
     **{name: SAMPLER for name in ("phantom-quick", "tumour-dcgan64")},
     "tumour-progan": [*RECIPES["tumour-progan"], "label=null"],
 }
+OVERRIDES |= {
+    **{
+        f"{name}-improved": OVERRIDES[name]
+        for name in (
+            "t1-t2-cyclegan-unet-v4",
+            "t2-tumour-cyclegan",
+            "tumour-dcgan64",
+            "tumour-dcgan128",
+        )
+    },
+    "tumour-progan-improved": [*OVERRIDES["tumour-progan"], "growth.stage_shares=[1, 1, 1, 1]"],
+}
 NAMES = sorted(
     path.name.removesuffix(".yaml")
     for path in files("fastmrigan.training.recipes").iterdir()
@@ -42,7 +54,7 @@ def generator(name: str, speed: bool = True) -> tuple[torch.nn.Module, Generator
     torch.manual_seed(0)
     network = system_of(recipe).make(recipe)["generator"].eval()
     kinds = {type(part).__name__ for part in network.modules()}
-    normed = any("InstanceNorm" in kind for kind in kinds) or name == "tumour-progan"
+    normed = any("InstanceNorm" in kind for kind in kinds) or recipe.system == "progan"
     with torch.no_grad():
         for part in network.modules():
             if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):  # not the identity
@@ -53,7 +65,7 @@ def generator(name: str, speed: bool = True) -> tuple[torch.nn.Module, Generator
                 value.normal_(0, 0.1)
             elif value.ndim > 1 and not normed:
                 torch.nn.init.kaiming_normal_(value)  # initial weights would make grey slices
-    face = faced(network, recipe, **({"alpha": 1.0} if name == "tumour-progan" else {}))
+    face = faced(network, recipe, **({"alpha": 1.0} if recipe.system == "progan" else {}))
     latent = recipe.generator.latent if recipe.task == "sample" else None
     size = (recipe.size, recipe.size)
     return face, GeneratorFacts(recipe.task, recipe.name, size, latent_size=latent)
