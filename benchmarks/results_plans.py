@@ -14,7 +14,7 @@ from results_pairs import (
     ct_mri,
     pix2pix,
 )
-from results_tumours import STYLE, normal_to_tumour, sampled, styled
+from results_tumours import STYLE, normal_to_tumour, optimised, sampled, styled
 
 PLANS: dict[str, tuple[Experiment, ...]] = {
     "pix2pix-attention-unet": (
@@ -41,4 +41,5 @@ PLANS: dict[str, tuple[Experiment, ...]] = {
     "tumour-progan-improved": (sampled("tumour-progan-improved", 64),),
     "ct-mri-cyclegan-resnet": (ct_mri(CT_MRI),),
     "style-transfer-gan": (styled("style-transfer-gan", STYLE),),
+    "style-transfer": (optimised(60),),  # no recipe: a command of its own
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from results_experiment import Experiment
@@ -112,29 +113,36 @@ STYLE = (
     "--set generator_back.blocks=6 --epochs 7"
 )
 GENERATED = "tumour-dcgan128-improved/tumour"
+AGAINST_REAL = "evaluate --real {work}/set --label tumour --classifier-data {work}/set --thorough"
+
+
+def generated(count: int) -> str:
+    return (
+        f"synth {{used}}/model.onnx --count {count} --seed 9 --precision fp32 --format png "
+        f"--shard-size {count} --out {{work}}/generated"
+    )
+
+
+def with_and_without(work: Path) -> list[Figure]:
+    """Both stages begin with real slices: that alone makes their figures look well, and what they
+    left of them (source_ssim, copies, the distance untranslated) stands beside."""
+    without, styled = (report(work / f"{name}.json") for name in ("without", "with"))
+    given = dict.fromkeys(("source_ssim", "fd_random_untranslated", "copies_flagged"))
+    return [
+        *set_figures(without, "without the stage", SETS | {"copies_flagged": None}),
+        *set_figures(styled, "with it, from real slices", SETS | given),
+    ]
 
 
 def styled(recipe: str, settings: str) -> Experiment:
     """Tumour slices of the training split, in the style of the DCGAN's; beside them as many of the
-    DCGAN's own. The stage begins with real slices: that alone makes its figures look well, and what
-    it left of them (source_ssim, copies, the distance untranslated) stands beside."""
-
-    def figures(work: Path) -> list[Figure]:
-        without, styled = (report(work / f"{name}.json") for name in ("without", "with"))
-        given = dict.fromkeys(("source_ssim", "fd_random_untranslated", "copies_flagged"))
-        return [
-            *set_figures(without, "without the stage", SETS | {"copies_flagged": None}),
-            *set_figures(styled, "with it, from real slices", SETS | given),
-        ]
-
-    against = "evaluate --real {work}/set --label tumour --classifier-data {work}/set --thorough"
+    DCGAN's own."""
     return Experiment(
         "style",
         f"Tumour slices trained on, in the style of generated ones, 128x128, on {T2}",
         (
             t2_set(128),
-            "synth {used}/model.onnx --count 445 --seed 9 --precision fp32 --format png "
-            "--shard-size 445 --out {work}/generated",
+            generated(445),
             "prepare {work}/generated/shard-000000 --label tumour --size 128 --test-fraction 0 "
             "--out {work}/style",
             f"train {recipe} --data {{work}}/style --source-data {{work}}/set --out {{work}}/run "
@@ -142,9 +150,39 @@ def styled(recipe: str, settings: str) -> Experiment:
             "export {work}/run --out {work}/model.onnx",
             "translate {work}/model.onnx --inputs {work}/set --label tumour --split train "
             "--precision fp32 --out {work}/slices",
-            f"{against} --synthetic {{work}}/generated --out {{work}}/without.html",
-            f"{against} --synthetic {{work}}/slices --out {{work}}/with.html",
+            f"{AGAINST_REAL} --synthetic {{work}}/generated --out {{work}}/without.html",
+            f"{AGAINST_REAL} --synthetic {{work}}/slices --out {{work}}/with.html",
         ),
-        figures,
+        with_and_without,
+        uses=GENERATED,
+    )
+
+
+def every_tenth(data: Path, work: Path) -> None:
+    """Tumour slices of all patients: an optimisation a slice is too slow for all of them."""
+    (work / "contents").mkdir(exist_ok=True)
+    for picture in sorted((data / T2 / "tumour").iterdir())[::10]:
+        shutil.copyfile(picture, work / "contents" / picture.name)
+
+
+def optimised(steps: int) -> Experiment:
+    """Every tenth tumour slice in the style of one of the DCGAN's, by random filters of VGG19's
+    shape: its weights are no part of the project."""
+    return Experiment(
+        "style",
+        f"Every tenth tumour slice of {T2} in the style of a generated one, 128x128, {steps} "
+        "iterations, random filters",
+        (
+            t2_set(128),
+            generated(62),
+            "prepare {work}/contents --label tumour --contrast t2 --size 128 --test-fraction 0 "
+            "--out {work}/content",
+            f"style-transfer --content {{work}}/content --style {{work}}/generated --steps {steps} "
+            "--out {work}/slices",
+            f"{AGAINST_REAL} --synthetic {{work}}/generated --out {{work}}/without.html",
+            f"{AGAINST_REAL} --synthetic {{work}}/slices --out {{work}}/with.html",
+        ),
+        with_and_without,
+        every_tenth,
         uses=GENERATED,
     )
