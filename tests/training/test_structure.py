@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fastmrigan.training.structure import (
+    AROUND,
     LEAST_VARIANCE,
     NEAREST,
-    OFFSETS,
     RADIUS,
     descriptor,
     structure_loss,
@@ -33,19 +33,23 @@ def written_out(plane: np.ndarray) -> np.ndarray:
         return float(plane[min(max(y, 0), height - 1), min(max(x, 0), width - 1)])
 
     def distance(y: int, x: int, dy: int, dx: int) -> float:
-        inside = [
+        patch = [
             (v, u)
             for v in range(y - RADIUS, y + RADIUS + 1)
             for u in range(x - RADIUS, x + RADIUS + 1)
-            if 0 <= v < height and 0 <= u < width
         ]
-        return float(np.mean([(value(v, u) - value(v + dy, u + dx)) ** 2 for v, u in inside]))
+        return float(np.mean([(value(v, u) - value(v + dy, u + dx)) ** 2 for v, u in patch]))
 
-    found = np.zeros((len(OFFSETS), height, width))
+    def with_opposites(offsets):
+        return [(sign * dy, sign * dx) for dy, dx in offsets for sign in (1, -1)]
+
+    near, around = with_opposites(NEAREST), with_opposites(AROUND)
+    assert (len(set(near)), len(set(around))) == (4, 8)
+    found = np.zeros((8, height, width))
     for y in range(height):
         for x in range(width):
-            variance = max(np.mean([distance(y, x, *offset) for offset in NEAREST]), LEAST_VARIANCE)
-            likeness = [np.exp(-distance(y, x, *offset) / variance) for offset in OFFSETS]
+            variance = max(np.mean([distance(y, x, *offset) for offset in near]), LEAST_VARIANCE)
+            likeness = [np.exp(-distance(y, x, *offset) / variance) for offset in around]
             found[:, y, x] = np.array(likeness) / max(likeness)
     return found
 
@@ -79,3 +83,6 @@ def test_flat_slices_have_a_gradient(slices):
 def test_half_precision_is_taken_in_float32(slices):
     rough = slices.bfloat16()
     assert structure_loss(rough, rough.float()) == 0
+    alone = structure_loss(slices.flip(0), slices)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert structure_loss(slices.flip(0), slices) == alone
