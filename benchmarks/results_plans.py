@@ -41,5 +41,5 @@ PLANS: dict[str, tuple[Experiment, ...]] = {
     "tumour-progan-improved": (sampled("tumour-progan-improved", 64),),
     "ct-mri-cyclegan-resnet": (ct_mri(CT_MRI),),
     "style-transfer-gan": (styled("style-transfer-gan", STYLE),),
-    "style-transfer": (optimised(60),),  # no recipe: a command of its own
+    "style-transfer": (optimised(20),),  # no recipe: a command of its own
 }

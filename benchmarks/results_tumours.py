@@ -112,7 +112,6 @@ STYLE = (
     "--set size=128 --set precision=bf16 --set generator.width=32 --set generator_back.width=32 "
     "--set generator_back.blocks=6 --epochs 7"
 )
-GENERATED = "tumour-dcgan128-improved/tumour"
 AGAINST_REAL = "evaluate --real {work}/set --label tumour --classifier-data {work}/set --thorough"
 
 
@@ -123,14 +122,14 @@ def generated(count: int) -> str:
     )
 
 
-def with_and_without(work: Path) -> list[Figure]:
+def with_and_without(work: Path, *left: str) -> list[Figure]:
     """Both stages begin with real slices: that alone makes their figures look well, and what they
-    left of them (source_ssim, copies, the distance untranslated) stands beside."""
+    left of them (copies, and the figures `left`) stands beside."""
     without, styled = (report(work / f"{name}.json") for name in ("without", "with"))
-    given = dict.fromkeys(("source_ssim", "fd_random_untranslated", "copies_flagged"))
+    wanted = SETS | {"copies_flagged": None}
     return [
-        *set_figures(without, "without the stage", SETS | {"copies_flagged": None}),
-        *set_figures(styled, "with it, from real slices", SETS | given),
+        *set_figures(without, "without the stage", wanted),
+        *set_figures(styled, "with it, from real slices", wanted | dict.fromkeys(left)),
     ]
 
 
@@ -153,8 +152,8 @@ def styled(recipe: str, settings: str) -> Experiment:
             f"{AGAINST_REAL} --synthetic {{work}}/generated --out {{work}}/without.html",
             f"{AGAINST_REAL} --synthetic {{work}}/slices --out {{work}}/with.html",
         ),
-        with_and_without,
-        uses=GENERATED,
+        lambda work: with_and_without(work, "source_ssim", "fd_random_untranslated"),
+        uses="tumour-dcgan128-improved/tumour",
     )
 
 
@@ -170,12 +169,12 @@ def optimised(steps: int) -> Experiment:
     shape: its weights are no part of the project."""
     return Experiment(
         "style",
-        f"Every tenth tumour slice of {T2} in the style of a generated one, 128x128, {steps} "
+        f"Every tenth tumour slice of {T2} in the style of a generated one, 64x64, {steps} "
         "iterations, random filters",
         (
-            t2_set(128),
+            t2_set(64),
             generated(62),
-            "prepare {work}/contents --label tumour --contrast t2 --size 128 --test-fraction 0 "
+            "prepare {work}/contents --label tumour --contrast t2 --size 64 --test-fraction 0 "
             "--out {work}/content",
             f"style-transfer --content {{work}}/content --style {{work}}/generated --steps {steps} "
             "--out {work}/slices",
@@ -184,5 +183,5 @@ def optimised(steps: int) -> Experiment:
         ),
         with_and_without,
         every_tenth,
-        uses=GENERATED,
+        uses="tumour-dcgan64-improved/tumour",
     )
