@@ -40,7 +40,7 @@ def real_data() -> Callable[[str], Path]:
 def fastmrigan() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the command line as a user would: in a process of its own, output captured."""
 
-    def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "fastmrigan", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
 

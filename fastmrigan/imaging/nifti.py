@@ -24,6 +24,7 @@ from fastmrigan.errors import MissingDependency
 from fastmrigan.imaging.mask import otsu_threshold
 from fastmrigan.imaging.position import FAR_MM, VOXEL_MM, Float64, SlicePosition, Vector
 from fastmrigan.imaging.readers import MAX_VOXELS, Float32, ReadImage
+from fastmrigan.imaging.worker import unclocked
 
 MAX_OFFSET = 1 << 26  # bytes of header extensions before the first voxel
 DEFLATE_RATIO = 1032  # the most that deflate can shrink anything (zlib's technical notes)
@@ -108,7 +109,8 @@ def read_volume(path: Path, *, ratio: int = DEFLATE_RATIO) -> Volume:
     does.
     """
     try:
-        import nibabel
+        with unclocked():
+            import nibabel
     except ModuleNotFoundError as error:
         raise MissingDependency("nibabel", "dicom", f"reading NIfTI ({path.name})") from error
 

@@ -33,7 +33,7 @@ MAX_WORKERS = 8
 BATCH = 32  # tasks that are handed over at a time, at most,
 BATCH_SECONDS = 0.01  # and only as many as a worker does in that time
 WINDOW = 128  # results a worker that may wait for the oldest task that is not done
-WALL = 5.0  # how many times its processor time a task may take on the clock
+WALL = 20.0  # how many times its processor time a task may take on the clock
 START_SECONDS = 120.0  # for Python and NumPy to be imported, from the slowest of disks
 MODULE = "fastmrigan.imaging.worker"
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
@@ -140,8 +140,8 @@ class DecodePool(Generic[Result]):
         and end with the thread that started them.
     memory: bytes of address space a worker may add to what it uses when fresh (RLIMIT_AS).
     seconds: processor time of one task, or a function of the task's args that returns it. On the
-        clock a task may take five times that, and as long again as it waited for a core, so that a
-        busy machine refuses no good file.
+        clock a task may take twenty times that, and as long again as it waited for a core, so that
+        no busy machine, nor one that shares its cores with other machines, refuses a good file.
     """
 
     def __init__(

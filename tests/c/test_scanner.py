@@ -68,7 +68,7 @@ def expected(x: np.ndarray, range_: Grading) -> np.ndarray:
 
 
 def run(*command: object, data: bytes) -> tuple[int, list[Result], str]:
-    done = subprocess.run(list(map(str, command)), input=data, capture_output=True, timeout=120)
+    done = subprocess.run(list(map(str, command)), input=data, capture_output=True, timeout=300)
     return done.returncode, read_results(done.stdout), done.stderr.decode()
 
 

@@ -155,11 +155,11 @@ def test_a_failure_is_reported_and_leaves_the_contrast_unknown(
     stand_in = program(tmp_path, script)
     monkeypatch.setattr(contrast, "find_program", lambda: stand_in)
     uid, files = write_series(tmp_path / "series")
-    seconds = 1.0 if "sleep" in script else 30.0
+    seconds = 2.0 if "sleep" in script else 30.0
     began = time.monotonic()
     with pytest.raises(Silent, match=reason):
         guess_contrast(files, seconds=seconds)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     lines: list[str] = []
     assert guess_contrasts(files, seconds=seconds, report=lines.append) == {uid: "unknown"}
     assert len(lines) == 1

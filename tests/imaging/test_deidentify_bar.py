@@ -257,6 +257,6 @@ def test_dciodvfy_finds_no_more_errors_than_before(outcome: Outcome) -> None:
 
 
 def errors(path: Path) -> list[str]:
-    run = subprocess.run(["dciodvfy", str(path)], capture_output=True, timeout=120)
+    run = subprocess.run(["dciodvfy", str(path)], capture_output=True, timeout=300)
     lines = (run.stdout + run.stderr).decode("latin-1").splitlines()
     return [line for line in lines if line.startswith("Error")]

@@ -272,7 +272,7 @@ def check_with_dciodvfy(path: Path, content: bytes) -> None:
     if shutil.which("dciodvfy") is None:
         pytest.skip("dciodvfy absent (Debian: apt install dicom3tools)")
     path.write_bytes(content)
-    done = subprocess.run(["dciodvfy", path], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["dciodvfy", path], capture_output=True, text=True, timeout=300)
     said = (done.stdout + done.stderr).splitlines()
     assert {"MRImage", "CTImage"} & set(said), said  # it recognised the object
     errors = [line for line in said if line.startswith("Error")]

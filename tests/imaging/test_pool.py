@@ -80,8 +80,8 @@ def test_several_arrays_in_one_result() -> None:
     ("task", "reason"),
     [
         (("spin",), "takes more than 0.3 s to decode"),
-        (("sleep", 60.0), r"was not decoded within [12] s on the clock"),
-        (("stop",), r"was not decoded within [12] s on the clock"),
+        (("sleep", 60.0), r"was not decoded within \d+ s on the clock"),
+        (("stop",), r"was not decoded within \d+ s on the clock"),
         (("memory",), "needs more than 256 MiB of memory to decode"),
         (("fill", 1 << 29), "needs more than 256 MiB of memory to decode"),
         (("segfault",), r"its decoder crashed \(SIGSEGV\)"),
@@ -93,7 +93,10 @@ def test_several_arrays_in_one_result() -> None:
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
-def test_a_bad_task_is_refused_and_the_rest_goes_on(task: tuple[Any, ...], reason: str) -> None:
+def test_a_bad_task_is_refused_and_the_rest_goes_on(
+    task: tuple[Any, ...], reason: str, monkeypatch
+) -> None:
+    monkeypatch.setattr(room, "WALL", 5.0)  # the test need not last as long as patience does
     rest = [("number", i) for i in range(6)]
     seconds = 0.3 if " s " in reason else 2.0
     got = outcomes(*rest[:3], task, *rest[3:], seconds=seconds, memory=1 << 28)
@@ -106,12 +109,20 @@ def test_a_bad_task_is_refused_and_the_rest_goes_on(task: tuple[Any, ...], reaso
 
 def test_time_that_others_had_the_core_is_no_fault_of_a_file(monkeypatch) -> None:
     """Two seconds on the clock, of which the task could not run in 1.8; its limit is one."""
+    monkeypatch.setattr(room, "WALL", 5.0)
     began = time.monotonic()
     monkeypatch.setattr(room, "waited_for_a_core", lambda _: 0.9 * (time.monotonic() - began))
     assert outcomes(("sleep", 2.0), ("number", 1), seconds=0.2) == [2.0, 1]
     monkeypatch.setattr(room, "waited_for_a_core", lambda _: 0.0)
-    late, _ = outcomes(("sleep", 2.0), ("number", 1), seconds=0.2)
-    assert re.match(r"was not decoded within 1 s on the clock", late.reason)
+    late, _ = outcomes(("sleep", 20.0), ("number", 1), seconds=0.2)
+    assert re.match(r"was not decoded within \d+ s on the clock", late.reason)
+
+
+def test_an_import_is_no_fault_of_a_file() -> None:
+    came = outcomes(("import", 1.0), ("spin",), ("import", 0.0), workers=1, seconds=0.5)
+    assert came[0] == 1.0
+    assert came[1].reason == "takes more than 0.5 s to decode"
+    assert came[2] == 0.0
 
 
 def test_waiting_for_a_core_is_seen() -> None:
@@ -283,9 +294,9 @@ def test_ended_from_outside_it_leaves_no_orphan(kind: str, end: signal.Signals) 
     pids += [int(child) for child in children]
     time.sleep(0.2)
     parent.send_signal(end)
-    parent.wait(10)
+    parent.wait(300)
     parent.stdout.close()
-    patience = time.monotonic() + 2
+    patience = time.monotonic() + 300
     while any(map(is_running, pids)) and time.monotonic() < patience:
         time.sleep(0.05)
     left = [pid for pid in pids if is_running(pid)]

@@ -66,7 +66,7 @@ class Nodes:
         self.added += 1 if what.startswith("add") else -1
 
     def end(self) -> None:
-        self.process.communicate(timeout=60)  # closes its stdin
+        self.process.communicate(timeout=300)  # closes its stdin
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ class Started:
             self.told += line
 
     def end(self) -> tuple[int, str, str]:
-        stdout, stderr = self.process.communicate(timeout=120)
+        stdout, stderr = self.process.communicate(timeout=300)
         return self.process.returncode, self.told + stdout, stderr
 
 
@@ -185,7 +185,7 @@ def test_a_poisoned_input_is_quarantined(write_model, tmp_path, nodes):
     out.mkdir()
     (out / ".run.json.0.tmp").write_text("of a run that was killed")
     command = [sys.executable, SUPPORT / "ray_job.py", nodes.address, model, data, out, "9"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     reason = "ends the process that works on it (as a Ray actor)"
     assert f"ray: input 9 is quarantined: it {reason}\n" in done.stdout
@@ -209,10 +209,10 @@ def test_who_starts_a_job_needs_no_engine(write_model, tmp_path, nodes):
     out = tmp_path / "out"
     command = [sys.executable, "-c", WITHOUT_ENGINES, *arguments(write_model(), out, 2)]
     options = ["--runner", "ray", "--ray-address", nodes.address]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert f"{json.loads((out / 'run.json').read_text())['backend']} " in done.stdout
-    here = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    here = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert here.returncode == 2
     assert "generating slices needs the package openvino" in here.stderr
 

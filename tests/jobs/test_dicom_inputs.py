@@ -361,7 +361,7 @@ def test_the_tasks_of_an_array_share_one_folder_of_images(write_model, tmp_path)
         )
         for task in range(3)
     ]
-    told = [task.communicate(timeout=120) for task in begun]
+    told = [task.communicate(timeout=300) for task in begun]
     assert [task.returncode for task in begun] == [0] * 3, told
     assert [index for index, _ in read_slices(tmp_path / "out")] == list(range(6))
 

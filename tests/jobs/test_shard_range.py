@@ -336,7 +336,7 @@ def test_the_tasks_of_an_array_make_the_whole_once(
         )
         for number in range(tasks)
     ]
-    told = [task.communicate(timeout=120) for task in begun]
+    told = [task.communicate(timeout=300) for task in begun]
     assert [task.returncode for task in begun] == [0] * tasks, told
     found = [re.search(r"([\d,]+) slices in shards (\d+:\d+), \1 made now", out) for out, _ in told]
     assert [each and each[2] for each in found] == parts

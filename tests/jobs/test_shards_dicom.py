@@ -208,7 +208,7 @@ def test_death_while_writing(write_model, tmp_path, point, format):
     command = ["synth", model, "--out", out, "--count", 60, "--seed", 7, "--shard-size", 16]
     command += ["--batch", 8, "--threads", 1, "--format", format]
     killed = subprocess.run(
-        [sys.executable, FAULT, point, "3", *map(str, command)], capture_output=True, timeout=60
+        [sys.executable, FAULT, point, "3", *map(str, command)], capture_output=True, timeout=300
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     generator = load(model, batch=8, threads=1, mode="throughput")  # as the command takes it
@@ -393,7 +393,7 @@ finally:
     assert "torch" not in sys.modules
     assert ("pydicom" in sys.modules) is {format.startswith("dicom")}
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert len(list(read_slices(tmp_path / "out"))) == 3
 
@@ -407,7 +407,7 @@ def test_dciodvfy_finds_no_error_in_any_file_of_a_job(write_model, negative, ser
     files = sorted(tmp_path.glob("[ab]/shard-*/*.dcm"))
     assert len(files) == 18
     for file in files:
-        done = subprocess.run(["dciodvfy", file], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["dciodvfy", file], capture_output=True, text=True, timeout=300)
         said = (done.stdout + done.stderr).splitlines()
         assert "MRImage" in said
         errors = [line for line in said if line.startswith("Error") and "0008,0x001c" not in line]

@@ -107,7 +107,7 @@ def test_reading_inputs_is_no_waiting_for_the_engine(write_model, tmp_path, monk
     real = translation.to_float
 
     def slow(x):
-        time.sleep(0.05)
+        time.sleep(0.5)  # longer than a busy machine takes to write a shard
         return real(x)
 
     monkeypatch.setattr(translation, "to_float", slow)
@@ -119,8 +119,8 @@ def test_reading_inputs_is_no_waiting_for_the_engine(write_model, tmp_path, monk
     for line in log.read(out / "log.jsonl")[0]:
         for stage, seconds in line.get("busy", {}).items():
             busy[stage] = busy.get(stage, 0.0) + seconds
-    assert busy["read"] >= 6 * 0.05
-    assert busy["engine"] < 6 * 0.05
+    assert busy["read"] >= 6 * 0.5
+    assert busy["engine"] < 6 * 0.5
     assert status_of(out)["limit"] == "read"
 
 
@@ -165,7 +165,7 @@ def test_a_stopped_job_says_so(write_model, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "fastmrigan", *map(str, command)], stderr=subprocess.PIPE
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(list(out.glob("shard-*.tar"))) < 3:
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -173,7 +173,7 @@ def test_a_stopped_job_says_so(write_model, tmp_path):
     assert status_of(out)["state"] == "running"
     assert status_of(out)["pid"] == process.pid
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130
     last = status_of(out)
     assert last["state"] == "stopped"

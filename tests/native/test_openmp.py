@@ -33,7 +33,7 @@ def test_one_openmp_runtime(order):
     code = CODE.format(imports=ORDERS[order], core="_core")
     env = os.environ | {"OMP_NUM_THREADS": "2"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == 1, done.stdout

@@ -98,7 +98,7 @@ def test_same_bits_on_any_thread_count(threads):
 def in_process(isa: str, code: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"FASTMRIGAN_ISA": isa}
     return subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300
     )
 
 

@@ -28,7 +28,7 @@ def fresh_process() -> Callable[..., str]:
     """fresh_process(code, **environment) is what `code` prints in a Python of its own, which finds
     tests/support; a failure there is one here."""
 
-    def run(code: str, *, timeout: float = 120, **environment: str) -> str:
+    def run(code: str, *, timeout: float = 300, **environment: str) -> str:
         # Behind what stands there already: on a GPU machine the package itself may come that way.
         path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(SUPPORT)]))
         env = os.environ | {"PYTHONPATH": path} | environment

@@ -250,7 +250,7 @@ def test_data_parallel_gradients_are_those_of_the_whole_batch(tmp_path):
         for rank in range(2)
     ]
     try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
+        errors = [process.communicate(timeout=300)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()

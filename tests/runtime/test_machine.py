@@ -74,6 +74,6 @@ print(json.dumps([told, os.sched_getaffinity(0) == {core}]))
 
 def test_engines_keep_to_the_affinity_of_the_process_and_leave_it_as_it_is(write_model) -> None:
     command = [sys.executable, "-c", CHILD, str(write_model())]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [[[1, 1]] * 4, True]

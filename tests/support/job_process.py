@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-PATIENCE = 120  # seconds; a job that says nothing for so long hangs
+PATIENCE = 300  # seconds; a job that says nothing for so long hangs
 
 
 def command_of(*arguments: object) -> list[str]:

@@ -10,6 +10,13 @@ import numpy as np
 
 from fastmrigan.errors import InputRejected, MissingDependency
 from fastmrigan.imaging.walker import Refused
+from fastmrigan.imaging.worker import unclocked
+
+
+def spin(seconds: float) -> None:
+    began = time.process_time()
+    while time.process_time() - began < seconds:
+        pass
 
 
 def task(kind: str, value: float = 0.0) -> object:
@@ -35,8 +42,12 @@ def task(kind: str, value: float = 0.0) -> object:
         case "memory":
             raise MemoryError
         case "spin":
-            while True:
-                pass
+            spin(float("inf"))
+        case "import":  # as long as value, of processor time, before it goes on to its own work
+            with unclocked():
+                spin(value)
+            spin(0.1)
+            return value
         case "refuse":
             raise Refused("its own\nname", "its own reason")
         case "starve":

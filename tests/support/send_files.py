@@ -23,7 +23,7 @@ from pynetdicom.dsutils import split_dataset
 
 from fastmrigan.imaging.send import Limits, Peer, SendOptions, send
 
-QUICK = Limits(timeout=5.0)
+QUICK = Limits(timeout=20.0)
 UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 
 

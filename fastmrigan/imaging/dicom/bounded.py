@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 from fastmrigan.errors import MissingDependency
 from fastmrigan.imaging.dicom.elements import whole
 from fastmrigan.imaging.readers import MAX_PIXELS, MAX_VOXELS
+from fastmrigan.imaging.worker import unclocked
 
 if TYPE_CHECKING:
     from pydicom import Dataset, FileDataset
@@ -91,7 +92,8 @@ def parse(
     Raises ValueError with the reason in one line and MissingDependency.
     """
     try:
-        from pydicom import dcmread
+        with unclocked():
+            from pydicom import dcmread
     except ModuleNotFoundError as error:
         raise MissingDependency("pydicom", "dicom", f"reading DICOM ({path.name})") from error
     try:

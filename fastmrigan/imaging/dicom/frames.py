@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from fastmrigan.imaging.dicom.bounded import brief, claims
 from fastmrigan.imaging.dicom.elements import text, whole
+from fastmrigan.imaging.worker import unclocked
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -62,7 +63,8 @@ def stored_frames(dataset: Dataset) -> Iterator[Stored]:
     which package brings it), for pixels that are no 8 to 16-bit integers or floats, for compressed
     frames whose own size is not the header's, for too few frames, and for broken data.
     """
-    from pydicom.pixels.decoders.base import get_decoder
+    with unclocked():
+        from pydicom.pixels.decoders.base import get_decoder
 
     check_pixels(dataset)
     _, _, count = claims(dataset)

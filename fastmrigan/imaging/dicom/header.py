@@ -12,6 +12,7 @@ from fastmrigan.imaging.dicom.bounded import claims, open_bounded, parse, plain_
 from fastmrigan.imaging.dicom.elements import Frames, text
 from fastmrigan.imaging.dicom.technical import CODES, NUMBERS, technical_tags
 from fastmrigan.imaging.position import FAR_MM, VOXEL_MM, SlicePosition, Vector
+from fastmrigan.imaging.worker import unclocked
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -65,7 +66,8 @@ def read_header(path: Path) -> DicomHeader:
 
 def tags_of_interest() -> list[int]:
     try:
-        from pydicom.datadict import tag_for_keyword
+        with unclocked():
+            from pydicom.datadict import tag_for_keyword
     except ModuleNotFoundError:
         return []  # `parse` says what is missing
     keywords = [*KEYWORDS.split(), *CODES, *NUMBERS]

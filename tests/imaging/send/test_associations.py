@@ -79,19 +79,19 @@ def test_small_packets_are_not_held_back(scp: Recorder) -> None:
 def test_a_peer_that_reads_no_more(tmp_path: Path) -> None:
     path = make(tmp_path / "in" / "x.dcm", 1, side=4000)  # 32 MB: more than sockets buffer
     release = threading.Event()
-    block = [(evt.EVT_PDU_RECV, lambda event: event.pdu.pdu_type == 4 and release.wait(10))]
+    block = [(evt.EVT_PDU_RECV, lambda event: event.pdu.pdu_type == 4 and release.wait(60))]
     found = Found()
     look("x.dcm", path, found)
     with recording_scp(more=block) as recorder:
         connection = Connection(
-            Peer.parse(str(recorder)), [found.items[0].context], Limits(timeout=0.3)
+            Peer.parse(str(recorder)), [found.items[0].context], Limits(timeout=2.0)
         )
         connection.open()
         began = time.monotonic()
-        with pytest.raises(Lost, match=r"did not answer within 0\.3 s"):
+        with pytest.raises(Lost, match=r"did not answer within 2 s"):
             connection.store(found.items[0], found.items[0].read())
         connection.close()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 30
         release.set()
 
 
@@ -181,7 +181,7 @@ def test_an_answer_that_never_ends(asking: tuple[Connection, socket.socket]) -> 
     try:
         with pytest.raises(PeerError, match=r"did not answer within 0\.5 s"):
             connection.echo()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 30
     finally:
         done.set()
         thread.join()
@@ -216,7 +216,7 @@ def test_a_release_that_the_peer_asks_for_is_granted(tmp_path: Path, scp: Record
     asking = threading.Thread(target=acceptor.release)
     asking.start()
     assert comes_true(lambda: not connection.alive)
-    asking.join(5)
+    asking.join(60)
     assert acceptor.is_released
     connection.close()
 
@@ -258,8 +258,8 @@ def test_a_server_that_is_not_dicom(listener: socket.socket, greeting: bytes) ->
     thread.start()
     peer = Peer.parse(f"X@127.0.0.1:{listener.getsockname()[1]}")
     with pytest.raises(PeerError, match=r"X@127.0.0.1:\d+: (closes the connection|aborts|takes)"):
-        echo(peer, Limits(1.0))
-    thread.join(5)
+        echo(peer, QUICK)
+    thread.join(60)
 
 
 def test_unreachable_peers(tmp_path: Path, monkeypatch) -> None:

@@ -79,7 +79,7 @@ def test_files_that_cannot_be_sent(
     (root / "bad.dcm").write_bytes(content)
     began = time.monotonic()
     result = sent_to(scp, root)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < QUICK.timeout  # no answer was waited for
     assert reasons(result)["bad.dcm"].startswith(reason)
     assert scp.instances == [uid(0)]
 

@@ -86,7 +86,7 @@ def test_no_pdu_is_longer_than_both_allow(
 ) -> None:
     path = make(tmp_path / "in" / "x.dcm", 1, side=300)  # 180,000 bytes
     with recording_scp(max_pdu=theirs) as recorder:
-        sent_to(recorder, tmp_path / "in", limits=Limits(5.0, ours))
+        sent_to(recorder, tmp_path / "in", limits=Limits(20.0, ours))
         assert recorder.received == [(uid(1), data_set(path))]
         assert recorder.longest == longest
 
@@ -213,13 +213,13 @@ def test_a_peer_that_is_gone_for_good(tmp_path: Path) -> None:
 def test_no_answer_within_the_timeout(tmp_path: Path, scp: Recorder) -> None:
     root = folder(tmp_path / "in", 3)
     release = threading.Event()
-    scp.answer = lambda number, event: (release.wait(10) and 0) if number == 2 else 0
+    scp.answer = lambda number, event: (release.wait(60) and 0) if number == 2 else 0
     began = time.monotonic()
-    result = sent_to(scp, root, limits=Limits(0.5), associations=1)
+    result = sent_to(scp, root, limits=Limits(2.0), associations=1)
     release.set()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 30
     assert result.sent == 2
-    assert set(reasons(result).values()) == {"the peer did not answer within 0.5 s"}
+    assert set(reasons(result).values()) == {"the peer did not answer within 2 s"}
 
 
 def test_a_peer_with_one_association_at_a_time(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_what_ends_it(
     began = time.monotonic()
     with pytest.raises(Ended, match=why):
         transport.receive()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
 
 
 def test_more_than_the_socket_holds(ends: tuple[Transport, socket.socket]) -> None:

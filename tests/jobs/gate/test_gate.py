@@ -281,7 +281,7 @@ def test_a_spec_opens_its_gate_without_torch(model, world, tmp_path):
         "assert 'torch' not in sys.modules; print(sorted(job.busy))"
     )
     command = [sys.executable, "-c", program, str(model), str(tmp_path / "out"), str(world.path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "['engine', 'gate', 'quantise', 'read', 'write']"
     assert set(verdicts(tmp_path / "out")) == set(refused(7, 8))
