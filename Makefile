@@ -30,7 +30,7 @@ CXX_SOURCES := $(shell find benchmarks csrc examples tests -name '*.c' -o -name 
 # importing it sets up its usage statistics.
 PROBE := import pip, torch, numpy, scipy, openvino, onnx, onnxruntime, pydantic, typer, rich, PIL, yaml, \
   pydicom, nibabel, pylibjpeg, pynetdicom, dicomanonymizer, matplotlib, tensorboard, skimage, hypothesis, \
-  pytest, mypy, ruff, scikit_build_core, nanobind, pytorch_fid, pytorch_msssim, highdicom, sklearn, \
+  pytest, xdist, mypy, ruff, scikit_build_core, nanobind, pytorch_fid, pytorch_msssim, highdicom, sklearn, \
   safetensors; from importlib.metadata import version; version('nncf')
 
 .PHONY: demo test test-fast test-slow test-all tools builder fuzz check format reproduction environment install sanitizers clean
@@ -42,8 +42,10 @@ test: check test-fast
 
 test-all: test test-slow
 
+# A file's tests in one process, files side by side; each process computes with one thread.
 test-fast: install
-	FASTMRIGAN_EXPECT_WHEEL=1 $(BIN)/pytest -m "not slow and not gpu" --durations=10
+	OMP_NUM_THREADS=1 FASTMRIGAN_EXPECT_WHEEL=1 $(BIN)/pytest -m "not slow and not gpu" \
+	  -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=10
 
 test-slow: install sanitizers tools builder
 	FASTMRIGAN_EXPECT_WHEEL=1 $(BIN)/pytest -m "slow and not gpu" --durations=10

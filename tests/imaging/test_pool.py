@@ -242,7 +242,7 @@ def test_results_that_nobody_asks_for_do_not_pile_up() -> None:
 
 
 def test_one_large_result_leaves_work_for_all() -> None:
-    tasks = [("large", ("array", 5_000)), *((str(i), ("pid", 0.02)) for i in range(60))]  # 20 MB
+    tasks = [("large", ("array", 5_000)), *((str(i), ("pid", 0.1)) for i in range(60))]  # 20 MB
     with DecodePool(pool_tasks.task, workers=2, memory=50 << 20) as pool:
         pids = [result for result in pool.run(tasks) if isinstance(result, int)]
     assert len(pids) == 60

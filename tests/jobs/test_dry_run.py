@@ -20,7 +20,7 @@ from fastmrigan.jobs.sampling import JobOptions, sampling
 from fastmrigan.jobs.spec import Engine
 from fastmrigan.runtime import backends, load
 
-FACTOR = 1.6  # that a sleep is late by on a busy machine
+FACTOR = 3  # that a sleep is late by on a busy machine
 
 
 def job_of(write_model, tmp_path, delay: float, count: int = 4000, format: str = "shard") -> Job:
@@ -43,14 +43,14 @@ def test_the_rate_is_that_of_the_engine(write_model, tmp_path, delay):
     job = job_of(write_model, tmp_path, delay)
     told = forecast(job, job.plan, seconds=0.5)
     assert 20 / delay / FACTOR < told.engine <= 20 / delay
-    assert 0.5 <= told.measured < 0.5 + 2 * FACTOR * delay
+    assert 0.5 <= told.measured < 5
     assert told.rate == min(told.engine, told.writing)
 
 
 def test_a_job_of_few_calls_is_measured_by_all_of_them(write_model, tmp_path):
-    job = job_of(write_model, tmp_path, 0.05, count=40)
+    job = job_of(write_model, tmp_path, 0.5, count=40)
     told = forecast(job, job.plan)
-    assert 400 / FACTOR < told.engine <= 400
+    assert 40 / FACTOR < told.engine <= 40
 
 
 def test_a_slow_writer_limits(write_model, tmp_path, monkeypatch):
