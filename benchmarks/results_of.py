@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -151,6 +152,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--list", action="store_true", help="print the commands and stop")
     options = parser.parse_args()
+    if options.list:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` has seen enough
     if not options.data.is_dir():
         parser.error(f"--data {options.data}: no such folder; name the one with the real sets")
     if options.json is not None and not options.json.parent.is_dir():
