@@ -25,6 +25,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Everything the environment is made from; when it changes, the environment is made anew.
 ENVIRONMENT := $(shell cat Makefile pyproject.toml constraints.txt requirements-peers*.txt | sha256sum | cut -c1-16)
 SOURCES := CMakeLists.txt pyproject.toml README.md LICENSE $(shell find csrc fastmrigan export -type f -not -path '*/__pycache__/*')
+PROCESSES := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 CXX_SOURCES := $(shell find benchmarks csrc examples tests -name '*.c' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 # What must import for the environment to count as whole; NNCF is asked for by its version, since
 # importing it sets up its usage statistics.
@@ -45,7 +46,7 @@ test-all: test test-slow
 # A file's tests in one process, files side by side; each process computes with one thread.
 test-fast: install
 	OMP_NUM_THREADS=1 FASTMRIGAN_EXPECT_WHEEL=1 $(BIN)/pytest -m "not slow and not gpu" \
-	  -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=10
+	  -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --durations=10
 
 test-slow: install sanitizers tools builder
 	FASTMRIGAN_EXPECT_WHEEL=1 $(BIN)/pytest -m "slow and not gpu" --durations=10

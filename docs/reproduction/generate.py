@@ -95,8 +95,10 @@ def glance(paper: Paper, system: System, results: dict[str, Section]) -> list[st
         system.task,
         size,
         data,
-        ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-        or f"those of {code(system.improves)}",
+        ", ".join(
+            ([f"those of {code(system.improves)}"] if system.improves else [])
+            + [f"{counts[status]} {status}" for status in STATUSES if counts[status]]
+        ),
         ", ".join(measured) or "none yet",
     ]
 
@@ -258,7 +260,11 @@ def beside(system: System) -> str:
         for field, value in own.items()
         if field not in faithful or value != faithful[field]
     ]
-    changed += [f"no {code(field)}" for field in faithful if field not in own]
+    changed += [
+        f"no {code(field)}"
+        for field, value in faithful.items()
+        if field not in own and value is not None
+    ]
     return f"other than {code(system.improves)}: {', '.join(changed)}"
 
 

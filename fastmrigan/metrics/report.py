@@ -147,8 +147,8 @@ def intervals_text(real: SliceSet, changes: Changes | None) -> str:
     """What the intervals of the table of measures are."""
     if real.groups is None:
         by = (
-            "Slices are taken for independent, since no patient is named; slices of one head are "
-            "not, and the true intervals are wider"
+            "Slices are taken for independent, since no two patients are named; slices of one head "
+            "are not, and the true intervals are wider"
         )
     else:
         by = (

@@ -96,6 +96,10 @@ def _from_dataset(path: Path, label: str | None, twins: bool) -> SliceSet:
     side = dataset.targets if twins else dataset.slices
     train = side("train", label)  # [N, H, W]
     test = side("test", label)  # [M, H, W]
+    records = [
+        dataset.records[i] for part in ("train", "test") for i in dataset.select(part, label)
+    ]
+    known = patients(records)
     return SliceSet(
         path,
         np.concatenate([train, test]),
@@ -107,16 +111,14 @@ def _from_dataset(path: Path, label: str | None, twins: bool) -> SliceSet:
             "fingerprint": dataset.info.fingerprint,
         }
         | ({"side": "targets of the pairs"} if twins else {}),
-        patients(
-            [dataset.records[i] for part in ("train", "test") for i in dataset.select(part, label)]
-        ),
+        known if known is not None and known.any() else None,  # one alone varies with nobody
     )
 
 
 def patients(records: list[SliceRecord]) -> npt.NDArray[np.int64] | None:
-    """The patient of each record, [N]; None where one is not known, or there is one alone."""
+    """The number of each record's patient, [N], from 0 on; None where one is not known."""
     names = [record.group for record in records]
-    if None in names or len(set(names)) < 2:
+    if None in names:
         return None
     return np.unique(np.array(names, np.str_), return_inverse=True)[1].astype(np.int64)
 

@@ -95,7 +95,8 @@ def change_measures(changed: Changes, seed: int) -> list[Measure]:
     """How alike translations and their sources are; intervals over patients, where known."""
     over = f"{len(changed.made):,} translations, each with its source"
     if changed.groups is not None:
-        over += f", of {len(np.unique(changed.groups)):,} patients"
+        count = len(np.unique(changed.groups))
+        over += f", of {count:,} patients" if count > 1 else ", all of one patient"
     return [
         Measure(
             "source_ssim",

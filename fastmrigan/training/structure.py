@@ -75,5 +75,5 @@ def patch_distances(planes: Tensor, offsets: Sequence[tuple[int, int]]) -> Tenso
     squares = (torch.stack([moved(*offset) for offset in offsets], 1) - moved(0, 0)[:, None]) ** 2
     side = 2 * RADIUS + 1
     mean = squares.new_full((len(offsets), 1, side, side), 1 / side**2)
-    # As a convolution: avg_pool2d of few channels is three times slower on the CPU (torch 2.13).
+    # As a convolution: avg_pool2d of few channels was slower on the CPU (torch 2.13).
     return F.conv2d(squares, mean, groups=len(offsets))

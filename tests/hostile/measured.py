@@ -6,6 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel  # noqa: F401 (before anything is measured: imports are no file's own)
+import pydicom.pixels.decoders  # noqa: F401
+
 from fastmrigan.imaging.archives import open_archive
 from fastmrigan.imaging.readers import read
 from fastmrigan.imaging.walker import Refused

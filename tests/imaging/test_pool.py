@@ -119,10 +119,9 @@ def test_time_that_others_had_the_core_is_no_fault_of_a_file(monkeypatch) -> Non
 
 
 def test_an_import_is_no_fault_of_a_file() -> None:
-    came = outcomes(("import", 1.0), ("spin",), ("import", 0.0), workers=1, seconds=0.5)
-    assert came[0] == 1.0
-    assert came[1].reason == "takes more than 0.5 s to decode"
-    assert came[2] == 0.0
+    came = outcomes(("import", 0.1), ("import", 60.0), ("number", 3), workers=1, seconds=0.5)
+    assert (came[0], came[2]) == (0.1, 3)
+    assert came[1].reason == "takes more than 0.5 s to decode"  # the clock goes on after it
 
 
 def test_waiting_for_a_core_is_seen() -> None:

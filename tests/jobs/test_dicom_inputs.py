@@ -318,7 +318,7 @@ def test_of_jobs_that_begin_at_once_one_prepares_and_all_take_it(
 
     def once_the_others_wait(*arguments):
         began.append(arguments)
-        assert all(waiting.acquire(timeout=30) for _ in range(2))
+        assert all(waiting.acquire(timeout=300) for _ in range(2))
         return prepare(*arguments)
 
     def telling(out, what, told):
@@ -391,7 +391,7 @@ def test_a_killed_job_leaves_the_preparing_to_others(
 
         def noting(*arguments):
             entered.append(killed.is_set())
-            holder.wait(10)  # its lock goes just before it does
+            holder.wait(300)  # its lock goes just before it does
             return prepare(*arguments)
 
         monkeypatch.setattr(inputs, "alone", telling)

@@ -277,7 +277,7 @@ def test_a_shard_is_told_as_soon_as_it_is_on_the_disk(write_model, tmp_path):
     def slow(*arguments):
         for content in real(*arguments):
             yield content
-            assert told.wait(5), f"shard {content.shard.number} is made, and was not told"
+            assert told.wait(300), f"shard {content.shard.number} is made, and was not told"
             told.clear()
 
     def tell(done: ShardDone) -> None:

@@ -126,19 +126,19 @@ def test_of_two_that_end_together_the_later_page_stays(tmp_path, monkeypatch):
         text = next(pages)
         if text == "first":
             composing.set()
-            assert go_on.wait(30)
+            assert go_on.wait(300)
         return text
 
     monkeypatch.setattr(report, "page", page)
     first, second = (Thread(target=report.write, args=(tmp_path,)) for _ in range(2))
     first.start()
-    assert composing.wait(30)
+    assert composing.wait(300)
     second.start()
     second.join(0.3)
     assert second.is_alive()
     go_on.set()
-    first.join(30)
-    second.join(30)
+    first.join(300)
+    second.join(300)
     assert (tmp_path / report.NAME).read_text() == "second"
 
 

@@ -183,6 +183,21 @@ def test_patients_make_intervals_wider(heads):
     assert rows[0].measure.reference == rows[0].copy
 
 
+def test_one_patient_that_is_named(tmp_path, make, heads):
+    source, target, made = heads
+    data = make.pairs(tmp_path / "data", source, target, SPLITS, ["alone"] * 20)
+    fingerprint = PreparedDataset.open(data).info.fingerprint
+    folder = make.shards(tmp_path / "made", made, sources=(fingerprint, list(range(20))))
+    found = evaluate(Asked(data, folder, only=("pairs", "sources")))
+    assert all(row.measure.interval is None for row in found.pairs.rows)
+    assert "No intervals: all pairs are of one patient, and say nothing of others." in (
+        found.pairs.notes
+    )
+    (change,) = [each for each in found.measures if each.key == "source_ssim"]
+    assert change.interval is None
+    assert change.over == "20 translations, each with its source, all of one patient"
+
+
 def test_identical_and_blank_slices(heads):
     source, target, _ = heads
     source, target = source[:4].copy(), target[:4].copy()

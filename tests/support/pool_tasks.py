@@ -43,10 +43,10 @@ def task(kind: str, value: float = 0.0) -> object:
             raise MemoryError
         case "spin":
             spin(float("inf"))
-        case "import":  # as long as value, of processor time, before it goes on to its own work
+        case "import":  # for a second of processor time, before it goes on to its own work
             with unclocked():
-                spin(value)
-            spin(0.1)
+                spin(1.0)
+            spin(value)
             return value
         case "refuse":
             raise Refused("its own\nname", "its own reason")

@@ -96,7 +96,7 @@ def reasons(result) -> dict[str, str]:
     return listed
 
 
-def comes_true(condition: Callable[[], object], seconds: float = 30.0) -> bool:
+def comes_true(condition: Callable[[], object], seconds: float = 300.0) -> bool:
     """True as soon as the condition holds: the server's threads see some things a moment later."""
     deadline = time.monotonic() + seconds
     while not condition():
