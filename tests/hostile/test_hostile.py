@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import hostile_archives
 import hostile_dicom
@@ -21,15 +20,10 @@ HOSTILE = {name: made for kind in KINDS for name, made in kind.HOSTILE.items()}
 ODD = {name: make for kind in KINDS for name, make in kind.ODD.items()}
 GOOD = {name: make for kind in KINDS for name, make in kind.GOOD.items()}
 
-MAX_SECONDS = 2.0
-PATIENCE = {"claims_enhanced_frames_open.dcm": 10.0}  # refused for what it holds, after a second
+MAX_SECONDS = 10.0  # of processor time: where other machines have the cores a second counts as five
 MAX_BYTES = 1 << 30
 
 Outcome = Cost | Refused
-
-
-def seconds_of(path: Path, name: str) -> float:
-    return PATIENCE.get(name, MAX_SECONDS)
 
 
 def test_there_are_enough_of_them() -> None:
@@ -44,7 +38,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Out
     for name, make in makers.items():
         (folder / name).write_bytes(make())
     tasks = [(name, (folder / name, name)) for name in makers]
-    with DecodePool(measured_read, workers=1, seconds=seconds_of, memory=MAX_BYTES) as pool:
+    with DecodePool(measured_read, workers=1, seconds=MAX_SECONDS, memory=MAX_BYTES) as pool:
         yield dict(zip(makers, pool.run(tasks), strict=True))
 
 
@@ -70,15 +64,15 @@ def refusal(outcome: Outcome, name: str) -> str:
         assert outcome.name == name
         assert "crashed" not in outcome.reason
         return outcome.reason
-    cheap(outcome, PATIENCE.get(name, MAX_SECONDS))
+    cheap(outcome)
     assert outcome.read == {}
     ((refused, reason),) = outcome.refused
     assert refused == name
     return reason
 
 
-def cheap(cost: Cost, seconds: float = MAX_SECONDS) -> None:
-    assert cost.seconds < seconds
+def cheap(cost: Cost) -> None:
+    assert cost.seconds < MAX_SECONDS
     assert cost.resident < MAX_BYTES
 
 
