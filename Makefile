@@ -25,7 +25,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Everything the environment is made from; when it changes, the environment is made anew.
 ENVIRONMENT := $(shell cat Makefile pyproject.toml constraints.txt requirements-peers*.txt | sha256sum | cut -c1-16)
 SOURCES := CMakeLists.txt pyproject.toml README.md LICENSE $(shell find csrc fastmrigan export -type f -not -path '*/__pycache__/*')
+# A file's tests in one process, files side by side; each process computes with one thread.
 PROCESSES := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
+PYTEST = OMP_NUM_THREADS=1 FASTMRIGAN_EXPECT_WHEEL=1 $(BIN)/pytest -n $(PROCESSES) \
+  --dist loadfile --no-loadscope-reorder --durations=10
 CXX_SOURCES := $(shell find benchmarks csrc examples tests -name '*.c' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 # What must import for the environment to count as whole; NNCF is asked for by its version, since
 # importing it sets up its usage statistics.
@@ -43,13 +46,11 @@ test: check test-fast
 
 test-all: test test-slow
 
-# A file's tests in one process, files side by side; each process computes with one thread.
 test-fast: install
-	OMP_NUM_THREADS=1 FASTMRIGAN_EXPECT_WHEEL=1 $(BIN)/pytest -m "not slow and not gpu" \
-	  -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --durations=10
+	$(PYTEST) -m "not slow and not gpu"
 
 test-slow: install sanitizers tools builder
-	FASTMRIGAN_EXPECT_WHEEL=1 $(BIN)/pytest -m "slow and not gpu" --durations=10
+	$(PYTEST) -m "slow and not gpu"
 
 # Debian's programs that slow tests compare with, where root and apt are at hand.
 tools:
