@@ -20,7 +20,7 @@ from fastmrigan.jobs.sampling import JobOptions, sampling
 from fastmrigan.jobs.spec import Engine
 from fastmrigan.runtime import backends, load
 
-FACTOR = 3  # that a sleep is late by on a busy machine
+FACTOR = 10  # that a sleep may last on cores that other machines have
 
 
 def job_of(write_model, tmp_path, delay: float, count: int = 4000, format: str = "shard") -> Job:
@@ -117,7 +117,7 @@ def test_the_end_is_about_when_the_job_ends(command, write_model, tmp_path):
     rates = [float(x.replace(",", "")) for x in re.findall(r"([\d,.]+) (?:slices/s )?by", stdout)]
     _, stdout, _ = command(*arguments)
     made = float(re.search(r"30,000 made now, ([\d,]+) slices/s", stdout)[1].replace(",", ""))
-    assert made / 8 < min(rates) < 8 * made
+    assert made / 20 < min(rates) < 20 * made
 
 
 def test_a_plan_without_room_is_shown_and_refused(command, write_model, tmp_path, monkeypatch):
