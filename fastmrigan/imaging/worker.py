@@ -124,8 +124,8 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], seconds: float) ->
 def unclocked() -> Iterator[None]:
     """Stops the clock of `call` for an import, which serves all the files that follow.
 
-    Importing nibabel or pydicom takes 0.3 s, and seconds on a busy machine: the first file of many
-    would be refused for them. Does nothing outside of a task.
+    Importing nibabel takes seconds where other machines have the cores, and the first file of
+    many would be refused for them. Does nothing outside of a task.
     """
     left, interval = signal.setitimer(signal.ITIMER_PROF, 0)  # the second is a profiler's
     try:

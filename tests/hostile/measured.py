@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel  # noqa: F401 (before anything is measured: imports are no file's own)
 import pydicom.pixels.decoders  # noqa: F401
+from pace import pace
 
 from fastmrigan.imaging.archives import open_archive
 from fastmrigan.imaging.readers import read
@@ -20,7 +21,7 @@ class Cost:
 
     refused: list[tuple[str, str]]  # name and reason
     read: dict[str, bytes | tuple[int, ...]]  # members' content, or the shape of the slices
-    seconds: float  # of processor time
+    seconds: float  # of processor time, as in a quiet hour
     resident: int  # bytes at the peak, beyond what the worker had before
 
 
@@ -37,20 +38,26 @@ def forget_peak() -> int:
     return peak()
 
 
+def cost(refused: list, found: dict, seconds: float, before: int, slower: float) -> Cost:
+    """slower: the machine's pace when it began; what it is now counts where that is more."""
+    resident = peak() - before
+    return Cost(refused, found, seconds / max(slower, pace()), resident)
+
+
 def measured_read(path: Path, name: str) -> Cost:
     """`readers.read`, with its price."""
-    before, began = forget_peak(), time.process_time()
+    slower, before, began = pace(), forget_peak(), time.process_time()
     try:
         shape = read(path, name).slices.shape
         refused, found = [], {name: shape}
     except Refused as error:
         refused, found = [(error.name, error.reason)], {}
-    return Cost(refused, found, time.process_time() - began, peak() - before)
+    return cost(refused, found, time.process_time() - began, before, slower)
 
 
 def measured_open(path: Path, scratch: Path) -> Cost:
     """`archives.open_archive`, with its price; the archive's own refusal by its file name."""
-    before, began = forget_peak(), time.process_time()
+    slower, before, began = pace(), forget_peak(), time.process_time()
     refused, found = [], {}
     try:
         for member in open_archive(path, scratch):
@@ -61,4 +68,4 @@ def measured_open(path: Path, scratch: Path) -> Cost:
                 member[1].unlink()
     except Refused as error:
         refused.append((error.name, error.reason))
-    return Cost(refused, found, time.process_time() - began, peak() - before)
+    return cost(refused, found, time.process_time() - began, before, slower)

@@ -80,8 +80,8 @@ def test_several_arrays_in_one_result() -> None:
     ("task", "reason"),
     [
         (("spin",), "takes more than 0.3 s to decode"),
-        (("sleep", 60.0), r"was not decoded within \d+ s on the clock"),
-        (("stop",), r"was not decoded within \d+ s on the clock"),
+        (("sleep", 60.0), r"was not decoded within [1-9]\d* s on the clock"),
+        (("stop",), r"was not decoded within [1-9]\d* s on the clock"),
         (("memory",), "needs more than 256 MiB of memory to decode"),
         (("fill", 1 << 29), "needs more than 256 MiB of memory to decode"),
         (("segfault",), r"its decoder crashed \(SIGSEGV\)"),
@@ -115,7 +115,7 @@ def test_time_that_others_had_the_core_is_no_fault_of_a_file(monkeypatch) -> Non
     assert outcomes(("sleep", 2.0), ("number", 1), seconds=0.2) == [2.0, 1]
     monkeypatch.setattr(room, "waited_for_a_core", lambda _: 0.0)
     late, _ = outcomes(("sleep", 20.0), ("number", 1), seconds=0.2)
-    assert re.match(r"was not decoded within \d+ s on the clock", late.reason)
+    assert re.match(r"was not decoded within [1-9]\d* s on the clock", late.reason)
 
 
 def test_an_import_is_no_fault_of_a_file() -> None:
@@ -295,7 +295,7 @@ def test_ended_from_outside_it_leaves_no_orphan(kind: str, end: signal.Signals) 
     parent.send_signal(end)
     parent.wait(300)
     parent.stdout.close()
-    patience = time.monotonic() + 300
+    patience = time.monotonic() + 2
     while any(map(is_running, pids)) and time.monotonic() < patience:
         time.sleep(0.05)
     left = [pid for pid in pids if is_running(pid)]

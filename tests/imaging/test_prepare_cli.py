@@ -145,7 +145,7 @@ def test_ctrl_c_and_the_same_command_again(tmp_path: Path, fastmrigan, number: i
             assert process.poll() is None, "finished before it could be interrupted"
             time.sleep(0.005)
         os.killpg(process.pid, number)  # as a terminal's Ctrl-C does
-        _, told = process.communicate(timeout=300)
+        _, told = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "fastmrigan: interrupted with" in told.splitlines()[-1]
     assert "of 1,500 files kept; the same command does what is missing" in told

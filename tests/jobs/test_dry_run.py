@@ -20,19 +20,27 @@ from fastmrigan.jobs.sampling import JobOptions, sampling
 from fastmrigan.jobs.spec import Engine
 from fastmrigan.runtime import backends, load
 
-FACTOR = 10  # that a sleep may last on cores that other machines have
+FACTOR = 1.6  # between what the engine and who asks it see of one call
 
 
-def job_of(write_model, tmp_path, delay: float, count: int = 4000, format: str = "shard") -> Job:
-    """A job whose engine takes `delay` seconds for a call of 20 slices."""
+def job_of(
+    write_model, tmp_path, delay: float, count: int = 4000, format: str = "shard", began=None
+) -> Job:
+    """A job whose engine takes `delay` seconds for a call of 20 slices, and as much longer as the
+    machine is busy: `began` is given the time at each call's beginning, and at the end."""
+    began = [] if began is None else began
     generator = load(write_model(), precision="fp32", batch=20)
     options = JobOptions(tmp_path / "out", count, 7, format, 100)
 
     def batches(generator, shards, skipped):
-        for shard in shards:
-            for _ in range(shard.count // 20):
-                time.sleep(delay)
-                yield np.zeros((20, tiny.SIZE, tiny.SIZE), np.float32)
+        try:
+            for shard in shards:
+                for _ in range(shard.count // 20):
+                    began.append(time.perf_counter())
+                    time.sleep(delay)
+                    yield np.zeros((20, tiny.SIZE, tiny.SIZE), np.float32)
+        finally:
+            began.append(time.perf_counter())
 
     work = replace(sampling(generator.model, options), batches=batches)
     return Job(work, options.output, generator)
@@ -40,17 +48,20 @@ def job_of(write_model, tmp_path, delay: float, count: int = 4000, format: str =
 
 @pytest.mark.parametrize("delay", [0.01, 0.05])
 def test_the_rate_is_that_of_the_engine(write_model, tmp_path, delay):
-    job = job_of(write_model, tmp_path, delay)
+    began: list[float] = []
+    job = job_of(write_model, tmp_path, delay, began=began)
     told = forecast(job, job.plan, seconds=0.5)
-    assert 20 / delay / FACTOR < told.engine <= 20 / delay
-    assert 0.5 <= told.measured < 5
+    slowest = max(np.diff(began))
+    assert 20 / slowest / FACTOR < told.engine <= 20 / delay
+    assert 0.5 <= told.measured < 0.5 + 2 * FACTOR * slowest
     assert told.rate == min(told.engine, told.writing)
 
 
 def test_a_job_of_few_calls_is_measured_by_all_of_them(write_model, tmp_path):
-    job = job_of(write_model, tmp_path, 0.5, count=40)
+    began: list[float] = []
+    job = job_of(write_model, tmp_path, 0.05, count=40, began=began)
     told = forecast(job, job.plan)
-    assert 40 / FACTOR < told.engine <= 40
+    assert 20 / max(np.diff(began)) / FACTOR < told.engine <= 400
 
 
 def test_a_slow_writer_limits(write_model, tmp_path, monkeypatch):
@@ -112,12 +123,19 @@ def test_the_plan_of_a_begun_job_is_of_what_is_missing(command, write_model, tmp
 
 
 def test_the_end_is_about_when_the_job_ends(command, write_model, tmp_path):
-    arguments = ["synth", write_model(), "--count", 30_000, "--out", tmp_path / "out"]
-    _, stdout, _ = command(*arguments, "--dry-run")
-    rates = [float(x.replace(",", "")) for x in re.findall(r"([\d,.]+) (?:slices/s )?by", stdout)]
-    _, stdout, _ = command(*arguments)
-    made = float(re.search(r"30,000 made now, ([\d,]+) slices/s", stdout)[1].replace(",", ""))
-    assert made / 20 < min(rates) < 20 * made
+    """In one of three rounds: what other machines leave of the cores changes by the second."""
+    apart, model = [], write_model()
+    for number in range(3):
+        arguments = ["synth", model, "--count", 30_000, "--out", tmp_path / f"out{number}"]
+        _, stdout, _ = command(*arguments, "--dry-run")
+        found = re.findall(r"([\d,.]+) (?:slices/s )?by", stdout)
+        rate = min(float(x.replace(",", "")) for x in found)
+        _, stdout, _ = command(*arguments)
+        made = float(re.search(r"30,000 made now, ([\d,]+) slices/s", stdout)[1].replace(",", ""))
+        apart.append(max(rate / made, made / rate))
+        if apart[-1] < 8:
+            break
+    assert min(apart) < 8, apart
 
 
 def test_a_plan_without_room_is_shown_and_refused(command, write_model, tmp_path, monkeypatch):

@@ -148,7 +148,7 @@ def test_who_holds_on_for_good_is_not_waited_for(tmp_path, monkeypatch):
     with locks.alone(tmp_path, locks.TOLD):
         began = time.monotonic()
         report.write(tmp_path)
-    assert 0.2 <= time.monotonic() - began < 60
+    assert 0.2 <= time.monotonic() - began < 5
     assert (tmp_path / report.NAME).read_text() == "whole"
 
 

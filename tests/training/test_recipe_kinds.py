@@ -37,7 +37,8 @@ def test_a_dry_run_names_every_network(command, name):
     system = load_recipe(name).system
     found = counts(command, name)
     assert list(found) == NETWORKS[system]
-    assert all(number > 300_000 for number in found.values())
+    fewest = 300_000 if name == "t1-t2-cyclegan-unet-v4-improved" else 500_000
+    assert all(number > fewest for number in found.values())
     if "generator_back" in found and system == "cyclegan":
         assert found["generator"] == found["generator_back"]
 

@@ -83,7 +83,7 @@ def test_options_that_make_no_sense(tmp_path: Path, monkeypatch, options, messag
 def test_a_second_interrupt_ends_at_once(tmp_path: Path, scp: Recorder) -> None:
     root = folder(tmp_path / "in", 3)
     release = threading.Event()
-    scp.answer = lambda count, event: release.wait(120) and 0
+    scp.answer = lambda count, event: release.wait(20) and 0
     command = [sys.executable, "-m", "fastmrigan", "send", str(root), "--to", str(scp)]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert comes_true(lambda: scp.received)
@@ -91,7 +91,7 @@ def test_a_second_interrupt_ends_at_once(tmp_path: Path, scp: Recorder) -> None:
     time.sleep(0.3)
     assert running.poll() is None  # it waits for the file in hand
     running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=300)
+    _, errors = running.communicate(timeout=10)
     release.set()
     assert running.returncode == 130
     assert errors.splitlines()[-1].startswith("fastmrigan: interrupted")
@@ -109,7 +109,7 @@ def test_interrupt_and_resume(tmp_path: Path, scp: Recorder, number: int) -> Non
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert comes_true(lambda: len(scp.received) >= 4)
     running.send_signal(number)
-    _, errors = running.communicate(timeout=300)
+    _, errors = running.communicate(timeout=20)
     assert running.returncode == 130, errors
     first = list(scp.instances)
     assert len(first) < 30
