@@ -189,8 +189,8 @@ class GanDeviations(Section):
 
 
 class CycleLosses(Section):
-    """adversarial * L_GAN + cycle * L_cyc + identity * L_identity + structure * L_structure, both
-    directions summed."""
+    """adversarial_weight * L_GAN + cycle * L_cyc + identity * L_identity + structure * L_structure
+    + patches * L_patches + tone * L_tone, both directions summed."""
 
     adversarial: Literal["log", "lsgan"] = "lsgan"
     adversarial_weight: NonNegativeFloat = 1.0
@@ -198,6 +198,10 @@ class CycleLosses(Section):
     identity: NonNegativeFloat = 0.5  # L1; 0 leaves the pass out
     identity_times_cycle: bool = True  # the weight is identity * cycle, as in the reference
     structure: NonNegativeFloat = 0.0  # L1 of MIND, of a translation against its source
+    patches: NonNegativeFloat = 0.0  # sliced Wasserstein, of a batch against the other side's
+    tone: NonNegativeFloat = 0.0  # L1 against the source by the fitted curve of grey levels
+    # Over so many the tone's weight falls to 0 in a line, and that of the patches rises from 0.
+    tone_epochs: PositiveInt = 100
     discriminator: PositiveFloat = 0.5  # times (loss on real + loss on fake)
 
 

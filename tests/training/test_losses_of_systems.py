@@ -9,8 +9,11 @@ from small_systems import slices, small
 
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.distributed import Ranks
+from fastmrigan.training.order import draws_of
+from fastmrigan.training.patches import draw_filters, patch_distance
 from fastmrigan.training.structure import structure_loss
 from fastmrigan.training.systems import Batch, Clock, system_of
+from fastmrigan.training.tone import toned
 
 START = Clock(0, 0.0, 6)
 
@@ -92,6 +95,53 @@ def test_structure(speed):
     close(losses["loss_structure_source"], parts[1])
     close(losses["loss_g"], usual["loss_g"] + 3 * (parts[0] + parts[1]))
     assert "loss_structure_target" not in usual
+
+
+@pytest.mark.parametrize("speed", ["true", "false"])
+def test_patches_and_tone(speed):
+    """A translation is held to the other side's patches, and at first to its source's levels."""
+    name, settings = "t1-t2-cyclegan-unet-v1", (f"speed={speed}", "generator.dropout=0")
+    _, without, a, b = started(name, *settings)
+    usual = without.step(Batch(b, a), START)
+    weights = ("losses.patches=3", "losses.tone=2", "losses.tone_epochs=4")
+    recipe, system, a, b = started(name, *settings, *weights)
+    filters = draw_filters(recipe.size, draws_of(recipe.seed, 0, 255))
+    knots = system.fitted_tones()
+    clock = Clock(0, 1.0, 6)  # of four epochs one is over
+    added = 0.0
+    losses = None
+    with torch.no_grad():
+        for key, given, wanted, made in (
+            ("generator", a, b, "target"),
+            ("generator_back", b, a, "source"),
+        ):
+            fake = system.networks[key](given)
+            parts = patch_distance(fake, wanted, filters), l1(fake, toned(given, knots[made]))
+            added += 3 * 1 / 4 * parts[0] + 2 * 3 / 4 * parts[1]
+            losses = (losses or {}) | {f"patches_{made}": parts[0], f"tone_{made}": parts[1]}
+    found = system.step(Batch(b, a), clock)
+    for each, wanted in losses.items():
+        close(found[f"loss_{each}"], wanted)
+    close(found["loss_g"], usual["loss_g"] + added)
+    assert not {"loss_patches_target", "loss_tone_target"} & set(usual)
+
+
+def test_the_tone_makes_room_for_the_patches():
+    settings = ("losses.tone=2", "losses.tone_epochs=4", "losses.patches=3")
+    _, system, *_ = started("t1-t2-cyclegan-unet-v1", *settings)
+    plans = [system.plan(2, Clock(0, epoch, 6)) for epoch in (0.0, 2.0, 4.0, 9.0)]
+    assert [float(plan["tone"]) for plan in plans] == [2.0, 1.0, 0.0, 0.0]
+    assert [float(plan["patches"]) for plan in plans] == [0.0, 1.5, 3.0, 3.0]
+
+
+def test_a_run_goes_on_with_the_curves_it_began_with():
+    settings = ("t1-t2-cyclegan-unet-v1", "losses.tone=2")
+    _, system, *_ = started(*settings)
+    curves = {made: knots + 0.01 for made, knots in system.fitted_tones().items()}
+    system.tones = curves
+    _, resumed, *_ = started(*settings)
+    resumed.load_more_state(system.more_state())
+    assert resumed.fitted_tones() == curves
 
 
 def test_pix2pix():

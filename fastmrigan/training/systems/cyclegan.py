@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,10 +15,15 @@ from fastmrigan.training.guards import seed_of
 from fastmrigan.training.image_pool import ImagePool
 from fastmrigan.training.losses import adversarial, called_real, l1
 from fastmrigan.training.networks import has_batch_norm, make_discriminator, make_generator
+from fastmrigan.training.order import draws_of
+from fastmrigan.training.patches import draw_filters, patch_distance
 from fastmrigan.training.recipe import CycleGanRecipe
 from fastmrigan.training.structure import structure_loss
 from fastmrigan.training.systems.base import Batch, Clock, Plan, Rows
 from fastmrigan.training.systems.translating import TranslatingSystem
+from fastmrigan.training.tone import fit_tone, toned
+
+PATCHES = 255  # stream of draws_of; what discriminators are shown has 16 to 21
 
 
 class CycleGan(TranslatingSystem):
@@ -44,6 +50,7 @@ class CycleGan(TranslatingSystem):
             self.average("generator")
             self.average("generator_back")
         self.pools = {name: ImagePool(recipe.pool) for name in ("target", "source")}
+        self.tones: dict[str, Tensor] = {}  # curves to target and source, once they are needed
         self.begin_stream(0)
         self.merges_g = recipe.speed and not has_batch_norm(self.networks["generator"])
         self.merges_d = recipe.speed and not has_batch_norm(self.networks["discriminator"])
@@ -63,8 +70,35 @@ class CycleGan(TranslatingSystem):
         }
 
     def plan(self, count: int, clock: Clock) -> Plan:
-        pools = {f"pool_{name}": pool.plan(count) for name, pool in self.pools.items()}
-        return super().plan(count, clock) | pools
+        plan = super().plan(count, clock)
+        plan |= {f"pool_{name}": pool.plan(count) for name, pool in self.pools.items()}
+        return plan | self.plan_of_losses(clock)
+
+    def plan_of_losses(self, clock: Clock) -> Plan:
+        """Weights that change, the patches' filters, the curves of grey levels."""
+        weights = self.recipe.losses
+        plan: Plan = {}
+        left = max(0.0, 1 - clock.epoch / weights.tone_epochs) if weights.tone else 0.0
+        if weights.patches:
+            draws = draws_of(seed_of(self.recipe.seed, clock.stream), clock.step, PATCHES)
+            plan["filters"] = draw_filters(self.recipe.size, draws)
+            plan["patches"] = torch.tensor(weights.patches * (1 - left))
+        if weights.tone:
+            plan["tone"] = torch.tensor(weights.tone * left)
+            plan |= {f"tone_{made}": knots for made, knots in self.fitted_tones().items()}
+        return plan
+
+    def fitted_tones(self) -> dict[str, Tensor]:
+        """The curves of grey levels to "target" and to "source": of the training slices."""
+        if not self.tones:
+            source, target = self.data.sources, self.data.slices
+            assert source is not None
+            draws = np.random.default_rng(self.recipe.seed)
+            self.tones = {
+                "target": fit_tone(source, target, draws),
+                "source": fit_tone(target, source, draws),
+            }
+        return self.tones
 
     def program(self, batch: Batch, plan: Plan) -> Rows:
         """Both generators at once, then both discriminators, as the reference does."""
@@ -149,6 +183,12 @@ class CycleGan(TranslatingSystem):
         if weights.structure:
             parts[f"loss_structure_{made}"] = structure_loss(fake, given)
             loss = loss + weights.structure * parts[f"loss_structure_{made}"]
+        if weights.patches:
+            parts[f"loss_patches_{made}"] = patch_distance(fake, wanted, plan["filters"])
+            loss = loss + plan["patches"] * parts[f"loss_patches_{made}"]
+        if weights.tone:
+            parts[f"loss_tone_{made}"] = l1(fake, toned(given, plan[f"tone_{made}"]))
+            loss = loss + plan["tone"] * parts[f"loss_tone_{made}"]
         return loss, parts, fake
 
     def forth_and_same(
@@ -204,8 +244,10 @@ class CycleGan(TranslatingSystem):
             pool.reseed(seed % 2**63)
 
     def more_state(self) -> dict[str, Any]:
-        return {f"pool_{name}": pool.state_dict() for name, pool in self.pools.items()}
+        pools = {f"pool_{name}": pool.state_dict() for name, pool in self.pools.items()}
+        return pools | {"tones": self.tones}
 
     def load_more_state(self, state: dict[str, Any]) -> None:
         for name, pool in self.pools.items():
             pool.load_state_dict(state[f"pool_{name}"])
+        self.tones = state.get("tones", {})

@@ -1,0 +1,73 @@
+"""Which grey level of one contrast becomes which of the other, found without pairs.
+
+A curve of grey levels makes slices of one contrast look a little like the other's. The best one
+is a coarse translation with every tissue in its place: what a generator of few slices starts from,
+where it would otherwise exchange tissues.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastmrigan.training.patches import apart, draw_filters, patch_distance, profiles
+
+KNOTS = 17  # evenly from -1 to 1, straight lines between them
+AIR = -0.8  # levels below it are taken for what surrounds the head, dark in every contrast
+SIDE = 64  # larger slices are averaged down to it
+SLICES = 16  # of either side at most, evenly spread
+STEPS = 40
+RATE = 0.1  # of Adam, falling in a line
+CERTAIN = 128  # filters by which the curves found are told apart
+
+
+def toned(slices: Tensor, knots: Tensor) -> Tensor:
+    """Slices of any shape in [-1, 1], their grey levels changed by a curve through [KNOTS]."""
+    places = ((slices.float() + 1) / 2 * (KNOTS - 1)).clamp(0, KNOTS - 1)
+    below = places.floor().clamp(max=KNOTS - 2)
+    index = below.long()
+    return torch.lerp(knots[index], knots[index + 1], places - below)
+
+
+def fit_tone(source: Tensor, target: Tensor, draws: np.random.Generator) -> Tensor:
+    """Knots of the curve whose patches come nearest to the target's; float32 [KNOTS] on the CPU.
+
+    source, target: slices [N, 1, H, W] in [-1, 1], unpaired, N at least 1. A curve goes down to
+    the nearest of its kind: it is looked for from the grey levels as they are, and from their
+    negative.
+    """
+    source, target = comparable(source, target)
+    levels = torch.linspace(-1, 1, KNOTS)
+    starts = (levels, torch.where(levels < AIR, -1.0, -levels))
+    filters = draw_filters(source.shape[-1], draws)
+    curves = [fitted(start, source, target, filters) for start in starts]
+    filters = draw_filters(source.shape[-1], draws, CERTAIN)  # others
+    with torch.no_grad():
+        left = [float(patch_distance(toned(source, knots), target, filters)) for knots in curves]
+    return curves[int(np.argmin(left))]
+
+
+def comparable(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """As many slices of both, small and few enough."""
+    count = min(len(source), len(target), SLICES)
+
+    def some(slices: Tensor) -> Tensor:
+        chosen = slices[torch.linspace(0, len(slices) - 1, count).round().long()].float()
+        return F.adaptive_avg_pool2d(chosen, min(SIDE, chosen.shape[-1]))
+
+    return some(source), some(target)
+
+
+def fitted(start: Tensor, source: Tensor, target: Tensor, filters: Tensor) -> Tensor:
+    """The curve downhill from `start`."""
+    free = start.clamp(-0.98, 0.98).atanh().requires_grad_()
+    adam = torch.optim.Adam([free], RATE)
+    wanted = profiles(target, filters)
+    for step in range(STEPS):
+        adam.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
+        adam.zero_grad()
+        apart(profiles(toned(source, free.tanh()), filters), wanted).backward()
+        adam.step()
+    return free.detach().tanh()

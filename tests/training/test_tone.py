@@ -1,0 +1,67 @@
+"""Grey levels of one contrast to another's, found without pairs, where the truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from fastmrigan.training.tone import KNOTS, SLICES, comparable, fit_tone, toned
+
+SIZE = 32
+T1 = (-1.0, -0.6, 0.1, 0.6)  # air, fluid, grey and white matter
+T2 = (-1.0, 0.8, 0.1, -0.4)
+
+
+def heads(levels: tuple[float, ...], seeds: range) -> torch.Tensor:
+    """[N, 1, 32, 32]: a disc of white matter, a folded rim of grey matter, fluid around it and
+    in the middle; each head folded in its own way."""
+    y, x = np.mgrid[:SIZE, :SIZE] - SIZE / 2 + 0.5
+    found = []
+    for seed in seeds:
+        draws = np.random.default_rng(seed)
+        folds = gaussian_filter(draws.normal(0, 1, (SIZE, SIZE)), 1.5) * 8
+        radius = np.hypot(y, x)
+        tissue = np.select(
+            [radius > 14, radius < 3, radius + folds > 12, radius + folds > 9], [0, 1, 1, 2], 3
+        )
+        noise = draws.normal(0, 0.02, (SIZE, SIZE)) * (tissue > 0)
+        found.append((np.array(levels)[tissue] + noise).clip(-1, 1))
+    return torch.from_numpy(np.stack(found)[:, None].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [(T1, T2), (T2, T1), (T1, T1)], ids=["forth", "back", "same"]
+)
+def test_tissues_find_their_grey_level(source, target):
+    knots = fit_tone(
+        heads(source, range(10)), heads(target, range(10, 22)), np.random.default_rng(0)
+    )
+    assert knots.shape == (KNOTS,)
+    made = toned(torch.tensor(source), knots)
+    assert (made - torch.tensor(target)).abs().max() < 0.25, made
+
+
+def test_the_curve_is_a_matter_of_the_seed():
+    sides = heads(T1, range(4)), heads(T2, range(4, 8))
+    first, again, other = (fit_tone(*sides, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_straight_lines_between_knots():
+    draws = np.random.default_rng(4)
+    knots = draws.uniform(-1, 1, KNOTS)
+    levels = np.concatenate([draws.uniform(-1, 1, 50), [-1, 1, 0]])
+    found = toned(torch.from_numpy(levels), torch.from_numpy(knots).float())
+    np.testing.assert_allclose(
+        found, np.interp(levels, np.linspace(-1, 1, KNOTS), knots), atol=1e-6
+    )
+
+
+def test_as_many_slices_of_both_small_enough():
+    source, target = torch.rand(40, 1, 128, 128), torch.rand(23, 1, 128, 128)
+    assert [side.shape for side in comparable(source, target)] == [(SLICES, 1, 64, 64)] * 2
+    assert [len(side) for side in comparable(source[:3], target)] == [3, 3]
+    assert comparable(source[:1, :, :16, :16], target)[0].shape == (1, 1, 16, 16)
