@@ -60,6 +60,8 @@ class AttentionUnetGenerator(nn.Module):
 
     units: encoding units, and as many decoding ones; size is a multiple of 2^units.
     width: channels of the first unit; they double with each unit, the bottleneck's included.
+    slice_skip: whether the last layer sees the given slice too, with weight 1 at first. Instance
+        norm is over the frame: how bright a slice is, and how large the head, it takes away.
     inert_bias: where norm is "instance", whether the convolutions before it keep the biases that
         it removes again; before batch norm there are none.
     """
@@ -73,6 +75,7 @@ class AttentionUnetGenerator(nn.Module):
         width: int = 64,
         norm: Norm = "batch",
         dropout: float = 0.5,
+        slice_skip: bool = False,
         inert_bias: bool = True,
     ) -> None:
         super().__init__()
@@ -108,7 +111,8 @@ class AttentionUnetGenerator(nn.Module):
             unit(2 * skip, skip, dropout if i < DROPPED_UNITS else 0.0)
             for i, skip in enumerate(inwards)
         )
-        self.last = nn.Conv2d(width, channels, 1)
+        self.slice_skip = slice_skip
+        self.last = nn.Conv2d(width + channels if slice_skip else width, channels, 1)
 
     def forward(self, slices: Tensor) -> Tensor:
         return self._translate(slices)[0]  # [N, channels, H, W]
@@ -129,12 +133,18 @@ class AttentionUnetGenerator(nn.Module):
             skip = skips.pop()
             maps.append(gate(skip, x))
             x = unit(torch.cat((skip * maps[-1], up(x)), dim=1))  # the skip's shape
+        if self.slice_skip:
+            x = torch.cat((x, slices), dim=1)
         return torch.tanh(self.last(x)), maps
 
     def initialise(self) -> None:
         """Convolutions N(0, 0.02), norm scales N(1, 0.02), biases 0: coefficients begin near a
-        half."""
+        half. The last layer's weights of the slice itself, if it sees it: 1 for its own channel."""
         normal_weights(self)
+        if self.slice_skip:
+            channels = self.last.out_channels
+            with torch.no_grad():
+                self.last.weight[:, -channels:, 0, 0] = torch.eye(channels)
 
 
 def _unit(inner: int, outer: int, norm: Norm, bias: bool, dropout: float) -> nn.Sequential:

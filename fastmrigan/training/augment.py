@@ -1,4 +1,4 @@
-"""Augmentation of real slices: enlarge and crop, shift, mirror, rotate, afresh at each step.
+"""Augmentation of real slices: enlarge and crop, shift, mirror, rotate, zoom, afresh at each step.
 
 A function of (slices, seed, step) alone. The draws are made for the batches of all ranks and then
 cut to the rank's own, so that a resumed run, and two ranks at batch B beside one at 2B, see the
@@ -27,12 +27,14 @@ class Augmentation:
     shift: int = 0  # pixels of background added on each side before the random crop
     horizontal_flip: bool = False  # mirror half of the slices left to right
     rotation: float = 0.0  # degrees, uniformly within +- this, about the middle of the frame
+    zoom: float = 1.0  # enlarge or shrink by up to this factor, about the middle; 1.25: 0.8 to 1.25
 
     def __post_init__(self) -> None:
-        if not (self.resize >= 1 and self.shift >= 0 and 0 <= self.rotation <= 180):
+        sizes = self.resize >= 1 and self.zoom >= 1
+        if not (sizes and self.shift >= 0 and 0 <= self.rotation <= 180):
             raise ValueError(
-                "Augmentation: expected resize >= 1, shift >= 0 and rotation from 0 to 180, got "
-                f"{self.resize}, {self.shift} and {self.rotation}"
+                "Augmentation: expected resize and zoom >= 1, shift >= 0 and rotation from 0 to "
+                f"180, got {self.resize}, {self.zoom}, {self.shift} and {self.rotation}"
             )
 
 
@@ -44,6 +46,7 @@ class Draws:
     left: Tensor  # int64 [N]
     mirrored: Tensor  # bool [N]
     angle: Tensor  # float64 [N], radians, anticlockwise as the slice is looked at
+    zoom: Tensor  # float64 [N], above 1: larger
 
 
 def augment(
@@ -66,7 +69,7 @@ def augment(
     height, width = slices.shape[-2:]
     enlarged = (int(height * options.resize), int(width * options.resize))
     draws = draw(len(slices), (height, width), enlarged, options, seed, step, side, rank, world)
-    if options.rotation:
+    if options.rotation or options.zoom > 1:
         moved = resampled(slices, enlarged, draws)
     else:
         if enlarged != (height, width):
@@ -88,14 +91,17 @@ def draw(
     world: int,
 ) -> Draws:
     """This rank's `count` draws. One field of the options does not change what another draws."""
-    uniform = draws_of(seed, step, side).random((world * count, 4))  # one row a slice
-    uniform = uniform[rank * count : (rank + 1) * count]
+    generator = draws_of(seed, step, side)
+    own = slice(rank * count, (rank + 1) * count)
+    uniform = generator.random((world * count, 4))[own]  # one row a slice
     free = np.array(enlarged) - size + 2 * options.shift  # places of the crop, less one
     corner = np.floor(uniform[:, :2] * (free + 1)).astype(np.int64) - options.shift  # [N, 2]
     mirrored = (uniform[:, 2] < 0.5) & options.horizontal_flip
     angle = np.deg2rad((2 * uniform[:, 3] - 1) * options.rotation)
+    zoom = options.zoom ** (2 * generator.random(world * count)[own] - 1)
     top, left = torch.from_numpy(corner).unbind(1)
-    return Draws(top, left, torch.from_numpy(mirrored), torch.from_numpy(angle))
+    rest = (torch.from_numpy(drawn) for drawn in (mirrored, angle, zoom))
+    return Draws(top, left, *rest)
 
 
 def cropped(slices: Tensor, size: tuple[int, int], draws: Draws) -> Tensor:
@@ -113,18 +119,21 @@ def cropped(slices: Tensor, size: tuple[int, int], draws: Draws) -> Tensor:
 
 
 def resampled(slices: Tensor, enlarged: tuple[int, int], draws: Draws) -> Tensor:
-    """Rotated, then enlarged, cropped and mirrored, in one bicubic resampling (a = -0.75)."""
+    """Rotated and zoomed, then enlarged, cropped and mirrored, in one bicubic resampling
+    (a = -0.75)."""
     height, width = slices.shape[-2:]
     h, w = enlarged
     # From a place in the result to the one it is taken from, in grid_sample's units, where a frame
-    # of any size is [-1, 1]. Hence backwards: mirror, crop and enlarge in one, then rotate.
+    # of any size is [-1, 1]. Hence backwards: mirror, crop and enlarge in one, then rotate
+    # and zoom.
     placed = torch.zeros(len(slices), 3, 3, dtype=torch.float64)
     placed[:, 0, 0] = torch.where(draws.mirrored, -1, 1) * width / w
     placed[:, 0, 2] = (width + 2 * draws.left) / w - 1
     placed[:, 1, 1] = height / h
     placed[:, 1, 2] = (height + 2 * draws.top) / h - 1
     placed[:, 2, 2] = 1
-    cos, sin, none = draws.angle.cos(), draws.angle.sin(), torch.zeros_like(draws.angle)
+    none = torch.zeros_like(draws.angle)
+    cos, sin = draws.angle.cos() / draws.zoom, draws.angle.sin() / draws.zoom
     rotated = torch.stack(
         [
             torch.stack([cos, -sin * height / width, none], 1),

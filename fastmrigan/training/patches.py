@@ -8,6 +8,8 @@ by heart, and what it says then leads nowhere; this has nothing to learn.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ from torch import Tensor
 SIDE = 7  # of a patch
 FILTERS = 24  # directions patches are projected on, at each scale
 SMALLEST = 8  # side of slices at the coarsest scale, where a patch is nearly all of one
-PLACES = 64  # patches along a side at most, evenly spread
+PATCHES = 16_384  # at each scale about so many at most, evenly spread
 
 
 def scales(size: int) -> int:
@@ -50,7 +52,8 @@ def profiles(slices: Tensor, filters: Tensor) -> list[Tensor]:
     for scale, directions in enumerate(filters):
         if scale:
             slices = F.avg_pool2d(slices, 2)
-        seen = F.conv2d(slices, directions, stride=max(1, slices.shape[-1] // PLACES))
+        stride = max(1, round(math.sqrt(len(slices) * slices[0].numel() / PATCHES)))
+        seen = F.conv2d(slices, directions, stride=stride)
         found.append(seen.transpose(0, 1).flatten(1).sort(dim=1).values)
     return found
 

@@ -197,6 +197,15 @@ class CycleGanRecipe(TranslationRecipe):
     losses: part.CycleLosses = part.CycleLosses()
     pool: Annotated[int, Field(ge=0, le=10_000)] = 50  # earlier fakes shown again
 
+    @model_validator(mode="after")
+    def _batch_among_the_last(self) -> CycleGanRecipe:
+        if 0 < self.losses.patches_of < self.batch:
+            raise ValueError(
+                f"losses.patches_of: expected 0 or at least the batch of {self.batch}, got "
+                f"{self.losses.patches_of}"
+            )
+        return self
+
 
 class Pix2PixRecipe(TranslationRecipe):
     """Paired: a generator against a discriminator that sees the input beside the output."""

@@ -84,6 +84,7 @@ class AttentionUnet(Section):
     units: Annotated[int, Field(ge=1, le=7)] = 4  # encoding units
     norm: Norm = "batch"
     dropout: Share = 0.0
+    slice_skip: bool = False  # the last layer sees the slice too
 
 
 class StylePair(Section):
@@ -159,6 +160,7 @@ class Augmentation(Section):
     shift: Annotated[int, Field(ge=0, le=256)] = 0  # pixels: padded with background, then cropped
     horizontal_flip: bool = False  # half of the slices
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, to either side
+    zoom: Annotated[float, Field(ge=1, le=2)] = 1.0  # larger or smaller by up to this factor
     # Zhao et al. 2020, on all that a discriminator sees: translation, cutout, colour.
     diffaugment: tuple[Literal["translation", "cutout", "colour"], ...] = ()
 
@@ -199,6 +201,7 @@ class CycleLosses(Section):
     identity_times_cycle: bool = True  # the weight is identity * cycle, as in the reference
     structure: NonNegativeFloat = 0.0  # L1 of MIND, of a translation against its source
     patches: NonNegativeFloat = 0.0  # sliced Wasserstein, of a batch against the other side's
+    patches_of: Annotated[int, Field(ge=0, le=10_000)] = 0  # the last slices of each side; 0: batch
     tone: NonNegativeFloat = 0.0  # L1 against the source by the fitted curve of grey levels
     # Over so many the tone's weight falls to 0 in a line, and that of the patches rises from 0.
     tone_epochs: PositiveInt = 100

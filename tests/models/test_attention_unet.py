@@ -190,6 +190,31 @@ def test_gradients_reach_every_parameter(options):
         assert parameter.grad.any(), name
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_last_layer_may_see_the_slice_itself(channels):
+    options = {"channels": channels, "norm": "instance", "dropout": 0.0}
+    without, seeing = ready(**options), ready(**options, slice_skip=True)
+    assert count(seeing) == count(without) + channels**2
+    x = torch.rand(2, channels, 32, 32) * 1.8 - 0.9
+    assert not torch.allclose(without(x), x, atol=0.3)
+    with torch.no_grad():
+        seeing.last.weight[:, :-channels] = 0
+    torch.testing.assert_close(seeing(x), torch.tanh(x))  # each channel its own, and weight 1
+    torch.testing.assert_close(seeing(x + 0.1), torch.tanh(x + 0.1))
+
+
+def test_brightness_passes_beside_the_norms():
+    """Over the frame a slice and its brightened self are the same to instance norm."""
+    options = {"norm": "instance", "dropout": 0.0}
+    without, seeing = ready(**options), ready(**options, slice_skip=True)
+    x = torch.full((1, 1, 32, 32), -0.5)
+    x[..., 8:24, 8:24] = torch.rand(16, 16) * 0.2
+    brighter = x * 0.8 + 0.1
+    inner = (..., slice(4, -4), slice(4, -4))  # the zeros around the frame do not brighten
+    moved = [(net(brighter) - net(x))[inner].abs().mean() for net in (without, seeing)]
+    assert moved[1] > 10 * moved[0]
+
+
 def test_biases_before_instance_norm_are_inert():
     with_bias = ready(norm="instance", dropout=0.0)
     without = ready(norm="instance", dropout=0.0, inert_bias=False)
@@ -233,9 +258,11 @@ def test_errors(options, text):
         AttentionUnetGenerator(**options)
 
 
-@pytest.mark.parametrize("norm", ["batch", "instance"])
-def test_onnx(norm):
-    generator = grown(ready(size=16, units=2, norm=norm))
+@pytest.mark.parametrize(
+    "options", [{"norm": "batch"}, {"norm": "instance"}, {"norm": "instance", "slice_skip": True}]
+)
+def test_onnx(options):
+    generator = grown(ready(size=16, units=2, **options))
     generator(torch.randn(8, 1, 16, 16))  # so that the stored statistics are not the identity
     generator.eval()
     facts = GeneratorFacts("translate", "test", (16, 16))

@@ -9,7 +9,8 @@ from PIL import Image
 from fastmrigan.training.augment import Augmentation, Draws, augment, draw, resampled
 from fastmrigan.training.order import SOURCE, TARGET
 
-ALL = Augmentation(resize=1.12, shift=3, horizontal_flip=True, rotation=10.0)
+ALL = Augmentation(resize=1.12, shift=3, horizontal_flip=True, rotation=10.0, zoom=1.2)
+AS_IS = torch.ones(1, dtype=torch.float64)  # the zoom of one slice
 
 
 def noise(count=4, channels=1, height=32, width=32, seed=0):
@@ -117,7 +118,7 @@ def test_quarter_turns(quarter):
     slices = noise(1, 2, 16, 16)
     still = torch.zeros(1, dtype=torch.long)
     angle = torch.tensor([quarter * torch.pi / 2], dtype=torch.float64)
-    turned = resampled(slices, (16, 16), Draws(still, still, torch.tensor([False]), angle))
+    turned = resampled(slices, (16, 16), Draws(still, still, torch.tensor([False]), angle, AS_IS))
     torch.testing.assert_close(turned, slices.rot90(quarter, (2, 3)), atol=1e-5, rtol=0)
 
 
@@ -125,8 +126,37 @@ def test_half_a_turn_of_a_frame_that_is_not_square():
     slices = noise(1, 1, 10, 16)
     still = torch.zeros(1, dtype=torch.long)
     angle = torch.tensor([torch.pi], dtype=torch.float64)
-    turned = resampled(slices, (10, 16), Draws(still, still, torch.tensor([False]), angle))
+    turned = resampled(slices, (10, 16), Draws(still, still, torch.tensor([False]), angle, AS_IS))
     torch.testing.assert_close(turned, slices.flip(2, 3), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.5])
+def test_zoom_is_torchs_own_about_the_middle(factor):
+    slices = noise(1, 2, 16, 12)
+    still = torch.zeros(1, dtype=torch.long)
+    zoom = torch.tensor([factor], dtype=torch.float64)
+    draws = Draws(still, still, torch.tensor([False]), torch.zeros(1, dtype=torch.float64), zoom)
+    zoomed = resampled(slices, (16, 12), draws)
+    scaled = F.interpolate(slices + 1, scale_factor=factor, mode="bicubic") - 1
+    if factor > 1:
+        torch.testing.assert_close(zoomed, scaled[..., 8:24, 6:18], atol=1e-5, rtol=0)
+    else:
+        torch.testing.assert_close(zoomed[..., 5:11, 4:8], scaled[..., 1:7, 1:5], atol=1e-5, rtol=0)
+        assert (zoomed[..., :3, :] == -1).all()  # air around it
+
+
+def test_zoom_is_as_often_larger_as_smaller_and_changes_no_other_draw():
+    shape = ((32, 32), (35, 35))
+    plain = draw(400, *shape, Augmentation(1.12, 3, True, 10.0), 1, 2, TARGET, 0, 1)
+    zoomed = draw(400, *shape, Augmentation(1.12, 3, True, 10.0, 1.5), 1, 2, TARGET, 0, 1)
+    for field in ("top", "left", "mirrored", "angle"):
+        assert torch.equal(getattr(plain, field), getattr(zoomed, field))
+    assert (plain.zoom == 1).all()
+    assert zoomed.zoom.min() >= 1 / 1.5
+    assert zoomed.zoom.max() <= 1.5
+    assert 150 < int((zoomed.zoom > 1).sum()) < 250
+    assert zoomed.zoom.min() < 0.75
+    assert zoomed.zoom.max() > 1.4
 
 
 @pytest.mark.parametrize("options", [Augmentation(1.0, 3, True, 0.0), Augmentation(1.25, 2, True)])
@@ -157,8 +187,15 @@ def test_background_comes_in_at_the_corners():
 
 
 @pytest.mark.parametrize(
-    "options", [{"resize": 0.9}, {"shift": -1}, {"rotation": -1.0}, {"rotation": float("nan")}]
+    "options",
+    [
+        {"resize": 0.9},
+        {"shift": -1},
+        {"rotation": -1.0},
+        {"rotation": float("nan")},
+        {"zoom": 0.5},
+    ],
 )
 def test_faulty_options(options):
-    with pytest.raises(ValueError, match="expected resize >= 1, shift >= 0 and rotation from 0"):
+    with pytest.raises(ValueError, match="expected resize and zoom >= 1, shift >= 0 and rotation"):
         Augmentation(**options)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from small_systems import slices, small
 
+from fastmrigan.errors import UsageError
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.distributed import Ranks
 from fastmrigan.training.order import draws_of
@@ -124,6 +125,35 @@ def test_patches_and_tone(speed):
         close(found[f"loss_{each}"], wanted)
     close(found["loss_g"], usual["loss_g"] + added)
     assert not {"loss_patches_target", "loss_tone_target"} & set(usual)
+
+
+def test_patches_of_the_last_slices():
+    """A second batch is compared with the first one's slices beside it, on both sides."""
+    settings = ("generator.dropout=0", "losses.patches=3", "losses.patches_of=4")
+    recipe, system, a, b = started("t1-t2-cyclegan-unet-v1", *settings)
+    fakes = []
+    for step, (source, target) in enumerate(((a, b), (a * 0.5, b * 0.5))):
+        with torch.no_grad():
+            fakes.append(system.networks["generator"](source))
+        found = system.step(Batch(target, source), Clock(step, 1.0, 6))
+    filters = draw_filters(recipe.size, draws_of(recipe.seed, 1, 255))
+    wanted = patch_distance(torch.cat(fakes), torch.cat([b, b * 0.5]), filters)
+    close(found["loss_patches_target"], wanted)
+
+
+def test_a_run_goes_on_with_the_last_slices():
+    settings = ("t1-t2-cyclegan-unet-v1", "losses.patches=3", "losses.patches_of=5")
+    _, system, a, b = started(*settings)
+    system.step(Batch(b, a), START)
+    _, resumed, *_ = started(*settings)
+    resumed.load_more_state(system.more_state())
+    for name, last in system.recent.items():
+        assert torch.equal(resumed.recent[name].state_dict()["slices"], last.state_dict()["slices"])
+
+
+def test_fewer_slices_than_a_batch_are_refused():
+    with pytest.raises(UsageError, match="expected 0 or at least the batch of 2, got 1"):
+        small("t1-t2-cyclegan-unet-v1", "batch=2", "losses.patches_of=1")
 
 
 def test_the_tone_makes_room_for_the_patches():

@@ -10,7 +10,7 @@ from scipy.stats import wasserstein_distance
 
 from fastmrigan.training.patches import (
     FILTERS,
-    PLACES,
+    PATCHES,
     SIDE,
     draw_filters,
     patch_distance,
@@ -80,10 +80,16 @@ def test_channels_count_as_slices():
     assert float(found) == pytest.approx(float(patch_distance(slices, others, filters)))
 
 
-def test_of_large_slices_no_more_patches_are_looked_at():
-    found = profiles(drawn(1, 256, 1), filters_for(256))
-    assert [rows.shape[1] for rows in found][:3] == [63**2, 61**2, 58**2]
-    assert max(rows.shape[1] for rows in found) <= PLACES**2
+@pytest.mark.parametrize(
+    ("count", "size", "sides"),
+    [(1, 256, (125, 122, 58)), (4, 128, (61, 58, 26)), (9, 64, (29, 26))],
+)
+def test_of_many_patches_some_are_looked_at(count, size, sides):
+    found = profiles(drawn(count, size, 1), filters_for(size))
+    assert tuple(rows.shape[1] for rows in found)[: len(sides)] == tuple(
+        count * side**2 for side in sides
+    )
+    assert max(rows.shape[1] for rows in found) <= PATCHES
 
 
 def test_going_down_it_brings_slices_to_the_others():

@@ -17,6 +17,7 @@ from fastmrigan.training.losses import adversarial, called_real, l1
 from fastmrigan.training.networks import has_batch_norm, make_discriminator, make_generator
 from fastmrigan.training.order import draws_of
 from fastmrigan.training.patches import draw_filters, patch_distance
+from fastmrigan.training.recent import RecentSlices, places
 from fastmrigan.training.recipe import CycleGanRecipe
 from fastmrigan.training.structure import structure_loss
 from fastmrigan.training.systems.base import Batch, Clock, Plan, Rows
@@ -50,6 +51,7 @@ class CycleGan(TranslatingSystem):
             self.average("generator")
             self.average("generator_back")
         self.pools = {name: ImagePool(recipe.pool) for name in ("target", "source")}
+        self.recent: dict[str, RecentSlices] = {}  # made and real ones of each side, once needed
         self.tones: dict[str, Tensor] = {}  # curves to target and source, once they are needed
         self.begin_stream(0)
         self.merges_g = recipe.speed and not has_batch_norm(self.networks["generator"])
@@ -72,10 +74,10 @@ class CycleGan(TranslatingSystem):
     def plan(self, count: int, clock: Clock) -> Plan:
         plan = super().plan(count, clock)
         plan |= {f"pool_{name}": pool.plan(count) for name, pool in self.pools.items()}
-        return plan | self.plan_of_losses(clock)
+        return plan | self.plan_of_losses(count, clock)
 
-    def plan_of_losses(self, clock: Clock) -> Plan:
-        """Weights that change, the patches' filters, the curves of grey levels."""
+    def plan_of_losses(self, count: int, clock: Clock) -> Plan:
+        """Weights that change, the patches' filters and places, the curves of grey levels."""
         weights = self.recipe.losses
         plan: Plan = {}
         left = max(0.0, 1 - clock.epoch / weights.tone_epochs) if weights.tone else 0.0
@@ -83,6 +85,8 @@ class CycleGan(TranslatingSystem):
             draws = draws_of(seed_of(self.recipe.seed, clock.stream), clock.step, PATCHES)
             plan["filters"] = draw_filters(self.recipe.size, draws)
             plan["patches"] = torch.tensor(weights.patches * (1 - left))
+            if weights.patches_of:
+                plan["recent"] = places(weights.patches_of, clock.step, count)
         if weights.tone:
             plan["tone"] = torch.tensor(weights.tone * left)
             plan |= {f"tone_{made}": knots for made, knots in self.fitted_tones().items()}
@@ -184,12 +188,22 @@ class CycleGan(TranslatingSystem):
             parts[f"loss_structure_{made}"] = structure_loss(fake, given)
             loss = loss + weights.structure * parts[f"loss_structure_{made}"]
         if weights.patches:
-            parts[f"loss_patches_{made}"] = patch_distance(fake, wanted, plan["filters"])
+            parts[f"loss_patches_{made}"] = self.patches_apart(fake, wanted, made, plan)
             loss = loss + plan["patches"] * parts[f"loss_patches_{made}"]
         if weights.tone:
             parts[f"loss_tone_{made}"] = l1(fake, toned(given, plan[f"tone_{made}"]))
             loss = loss + plan["tone"] * parts[f"loss_tone_{made}"]
         return loss, parts, fake
+
+    def patches_apart(self, fake: Tensor, real: Tensor, made: str, plan: Plan) -> Tensor:
+        """The distance of patches, of the batch or of the last `patches_of` slices of both."""
+        if "recent" in plan:
+            fake = self.recent_of(f"made_{made}").beside(fake, plan["recent"])
+            real = self.recent_of(f"real_{made}").beside(real, plan["recent"])
+        return patch_distance(fake, real, plan["filters"])
+
+    def recent_of(self, name: str) -> RecentSlices:
+        return self.recent.setdefault(name, RecentSlices(self.recipe.losses.patches_of))
 
     def forth_and_same(
         self, name: str, slices: Tensor, own: Tensor
@@ -245,9 +259,12 @@ class CycleGan(TranslatingSystem):
 
     def more_state(self) -> dict[str, Any]:
         pools = {f"pool_{name}": pool.state_dict() for name, pool in self.pools.items()}
-        return pools | {"tones": self.tones}
+        recent = {name: slices.state_dict() for name, slices in self.recent.items()}
+        return pools | {"recent": recent, "tones": self.tones}
 
     def load_more_state(self, state: dict[str, Any]) -> None:
         for name, pool in self.pools.items():
             pool.load_state_dict(state[f"pool_{name}"])
+        for name, slices in state.get("recent", {}).items():
+            self.recent_of(name).load_state_dict(slices)
         self.tones = state.get("tones", {})

@@ -46,7 +46,7 @@ class StylePairGan(CycleGan):
             "discriminator_back": make_discriminator(recipe, recipe.discriminator),
         }
 
-    def plan_of_losses(self, clock: Clock) -> Plan:
+    def plan_of_losses(self, count: int, clock: Clock) -> Plan:
         return {}  # all weights are constant
 
     def generator_step(
