@@ -32,8 +32,8 @@ PLANS: dict[str, tuple[Experiment, ...]] = {
             "t1-t2-cyclegan-unet-v4-improved",
             "patients",
             TWO_PATIENTS,
-            "--set schedule.constant_epochs=8 --set schedule.decay_epochs=16 "
-            "--set losses.tone_epochs=9 --set losses.patches_of=64",
+            "--set schedule.constant_epochs=5 --set schedule.decay_epochs=15 "
+            "--set losses.tone_epochs=33 --set losses.patches_of=64",
         ),
     ),
     "tumour-dcgan64-improved": (sampled("tumour-dcgan64-improved", 64),),
