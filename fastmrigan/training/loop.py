@@ -100,6 +100,9 @@ class Loop(Session):
         self.write_facts("running")
         if self.step == 0:
             self.sample()
+        for line in self.system.prepare():
+            if self.ranks.first:
+                print(line, file=sys.stderr, flush=True)
         batches, self.take_step = self.batches(), self.stepper()
         with Progress(
             "train", last_step, "steps", start=self.step, shown=self.ranks.first

@@ -18,7 +18,7 @@ from torch import Tensor
 SIDE = 7  # of a patch
 FILTERS = 24  # directions patches are projected on, at each scale
 SMALLEST = 8  # side of slices at the coarsest scale, where a patch is nearly all of one
-PATCHES = 16_384  # at each scale about so many at most, evenly spread
+PATCHES = 16_384  # of more at a scale between half and twice so many are looked at, evenly spread
 
 
 def scales(size: int) -> int:

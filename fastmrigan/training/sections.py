@@ -200,10 +200,13 @@ class CycleLosses(Section):
     identity: NonNegativeFloat = 0.5  # L1; 0 leaves the pass out
     identity_times_cycle: bool = True  # the weight is identity * cycle, as in the reference
     structure: NonNegativeFloat = 0.0  # L1 of MIND, of a translation against its source
-    patches: NonNegativeFloat = 0.0  # sliced Wasserstein, of a batch against the other side's
+    # Sliced Wasserstein, of slices made against as many real ones, of each process by itself: that
+    # of two halves of a batch is not half of the whole's.
+    patches: NonNegativeFloat = 0.0
     patches_of: Annotated[int, Field(ge=0, le=10_000)] = 0  # the last slices of each side; 0: batch
     tone: NonNegativeFloat = 0.0  # L1 against the source by the fitted curve of grey levels
-    # Over so many the tone's weight falls to 0 in a line, and that of the patches rises from 0.
+    # Over so many the tone's weight falls to 0 in a line, and that of the patches rises from 0;
+    # more than there are: neither comes to its end. Without tone that of the patches is constant.
     tone_epochs: PositiveInt = 100
     discriminator: PositiveFloat = 0.5  # times (loss on real + loss on fake)
 

@@ -7,6 +7,8 @@ where it would otherwise exchange tissues.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,10 +19,23 @@ from fastmrigan.training.patches import apart, draw_filters, patch_distance, pro
 KNOTS = 17  # evenly from -1 to 1, straight lines between them
 AIR = -0.8  # levels below it are taken for what surrounds the head, dark in every contrast
 SIDE = 64  # larger slices are averaged down to it
-SLICES = 16  # of either side at most, evenly spread
+SLICES = 16  # of either side at most
 STEPS = 40
 RATE = 0.1  # of Adam, falling in a line
 CERTAIN = 128  # filters by which the curves found are told apart
+DOUBTFUL = 1.15  # a second curve within so many times the first's distance may be the right one
+
+
+class Tone(NamedTuple):
+    """A fitted curve, and how far apart it leaves the patches."""
+
+    knots: Tensor  # float32 [KNOTS], on the CPU
+    distance: float  # of the patches, by filters it was not fitted with
+    runner_up: float  # that of the curve found from the other start
+
+    @property
+    def doubtful(self) -> bool:
+        return self.runner_up < DOUBTFUL * self.distance
 
 
 def toned(slices: Tensor, knots: Tensor) -> Tensor:
@@ -31,14 +46,14 @@ def toned(slices: Tensor, knots: Tensor) -> Tensor:
     return torch.lerp(knots[index], knots[index + 1], places - below)
 
 
-def fit_tone(source: Tensor, target: Tensor, draws: np.random.Generator) -> Tensor:
-    """Knots of the curve whose patches come nearest to the target's; float32 [KNOTS] on the CPU.
+def fit_tone(source: Tensor, target: Tensor, draws: np.random.Generator) -> Tone:
+    """The curve whose patches come nearest to the target's.
 
     source, target: slices [N, 1, H, W] in [-1, 1], unpaired, N at least 1. A curve goes down to
     the nearest of its kind: it is looked for from the grey levels as they are, and from their
-    negative.
+    negative. Where the sides show other parts of the head, the wrong one can be the nearer.
     """
-    source, target = comparable(source, target)
+    source, target = comparable(source, target, draws)
     levels = torch.linspace(-1, 1, KNOTS)
     starts = (levels, torch.where(levels < AIR, -1.0, -levels))
     filters = draw_filters(source.shape[-1], draws)
@@ -46,15 +61,15 @@ def fit_tone(source: Tensor, target: Tensor, draws: np.random.Generator) -> Tens
     filters = draw_filters(source.shape[-1], draws, CERTAIN)  # others
     with torch.no_grad():
         left = [float(patch_distance(toned(source, knots), target, filters)) for knots in curves]
-    return curves[int(np.argmin(left))]
+    return Tone(curves[int(np.argmin(left))], min(left), max(left))
 
 
-def comparable(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """As many slices of both, small and few enough."""
+def comparable(source: Tensor, target: Tensor, draws: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """As many slices of both, small and few enough. Drawn apart: no twins of a paired set."""
     count = min(len(source), len(target), SLICES)
 
     def some(slices: Tensor) -> Tensor:
-        chosen = slices[torch.linspace(0, len(slices) - 1, count).round().long()].float()
+        chosen = slices[torch.from_numpy(draws.permutation(len(slices))[:count])].float()
         return F.adaptive_avg_pool2d(chosen, min(SIDE, chosen.shape[-1]))
 
     return some(source), some(target)

@@ -1,5 +1,6 @@
 """Each system's losses on fixed slices and weights against its paper's equations, written out."""
 
+import copy
 import math
 
 import pytest
@@ -13,8 +14,8 @@ from fastmrigan.training.distributed import Ranks
 from fastmrigan.training.order import draws_of
 from fastmrigan.training.patches import draw_filters, patch_distance
 from fastmrigan.training.structure import structure_loss
-from fastmrigan.training.systems import Batch, Clock, system_of
-from fastmrigan.training.tone import toned
+from fastmrigan.training.systems import Batch, Clock, cyclegan, system_of
+from fastmrigan.training.tone import Tone, toned
 
 START = Clock(0, 0.0, 6)
 
@@ -107,7 +108,7 @@ def test_patches_and_tone(speed):
     weights = ("losses.patches=3", "losses.tone=2", "losses.tone_epochs=4")
     recipe, system, a, b = started(name, *settings, *weights)
     filters = draw_filters(recipe.size, draws_of(recipe.seed, 0, 255))
-    knots = system.fitted_tones()
+    knots, _ = system.fit_tones()
     clock = Clock(0, 1.0, 6)  # of four epochs one is over
     added = 0.0
     losses = None
@@ -146,14 +147,20 @@ def test_a_run_goes_on_with_the_last_slices():
     _, system, a, b = started(*settings)
     system.step(Batch(b, a), START)
     _, resumed, *_ = started(*settings)
-    resumed.load_more_state(system.more_state())
+    resumed.load_more_state(copy.deepcopy(system.more_state()))
+    assert len(system.recent) == 4
     for name, last in system.recent.items():
         assert torch.equal(resumed.recent[name].state_dict()["slices"], last.state_dict()["slices"])
 
 
+def test_a_number_of_slices_without_patches_is_refused():
+    with pytest.raises(UsageError, match="of how many slices: give"):
+        small("t1-t2-cyclegan-unet-v1", "losses.patches_of=20")
+
+
 def test_fewer_slices_than_a_batch_are_refused():
     with pytest.raises(UsageError, match="expected 0 or at least the batch of 2, got 1"):
-        small("t1-t2-cyclegan-unet-v1", "batch=2", "losses.patches_of=1")
+        small("t1-t2-cyclegan-unet-v1", "batch=2", "losses.patches=1", "losses.patches_of=1")
 
 
 def test_the_tone_makes_room_for_the_patches():
@@ -167,11 +174,36 @@ def test_the_tone_makes_room_for_the_patches():
 def test_a_run_goes_on_with_the_curves_it_began_with():
     settings = ("t1-t2-cyclegan-unet-v1", "losses.tone=2")
     _, system, *_ = started(*settings)
-    curves = {made: knots + 0.01 for made, knots in system.fitted_tones().items()}
-    system.tones = curves
+    fitted, _ = system.fit_tones()
+    system.tones = {made: knots + 0.01 for made, knots in fitted.items()}
     _, resumed, *_ = started(*settings)
-    resumed.load_more_state(system.more_state())
-    assert resumed.fitted_tones() == curves
+    resumed.load_more_state(copy.deepcopy(system.more_state()))
+    plan = resumed.plan(2, START)
+    for made, knots in fitted.items():
+        assert torch.equal(plan[f"tone_{made}"], knots + 0.01)
+    assert list(resumed.prepare()) == []  # nothing is fitted again
+
+
+def test_the_curves_are_fitted_before_the_first_step():
+    _, system, *_ = started("t1-t2-cyclegan-unet-v1", "losses.tone=2")
+    told = list(system.prepare())
+    assert told[0] == "train: fitting the curves of grey levels"
+    fitted, doubts = system.fit_tones()
+    assert told[1:] == doubts
+    for made, knots in fitted.items():
+        assert torch.equal(system.tones[made], knots)
+    _, without, *_ = started("t1-t2-cyclegan-unet-v1")
+    assert list(without.prepare()) == []
+
+
+def test_a_curve_that_may_be_wrong_is_told_of(monkeypatch):
+    tone = Tone(torch.linspace(-1, 1, 17), distance=0.5, runner_up=0.55)
+    monkeypatch.setattr(cyclegan, "fit_tone", lambda source, target, draws: tone)
+    _, system, *_ = started("t1-t2-cyclegan-unet-v1", "losses.tone=2")
+    told = list(system.prepare())
+    assert len(told) == 3
+    assert "to the target (losses.tone) may be the wrong one" in told[1]
+    assert "distance of 0.5 where another has 0.55" in told[1]
 
 
 def test_pix2pix():

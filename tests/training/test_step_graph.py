@@ -33,6 +33,10 @@ SYSTEMS = {
     "cyclegan": ("t2-tumour-cyclegan", ["pool=3", EMA]),
     "cyclegan, bf16, diffaugment": ("t2-tumour-cyclegan", ["pool=3", "precision=bf16", SEEN]),
     "cyclegan, dropout": ("t1-t2-cyclegan-unet-v1", ["pool=2"]),
+    "cyclegan, patches and tone": (
+        "t1-t2-cyclegan-unet-v1",
+        ["losses.patches=3", "losses.patches_of=5", "losses.tone=2", "losses.tone_epochs=3"],
+    ),
     "cyclegan, resnet34": ("ct-mri-cyclegan-resnet", ["pool=0"]),
     "pix2pix": ("pix2pix-attention-unet", [SEEN]),
     "pix2pix, dropout": ("pix2pix-attention-unet", ["generator.dropout=0.5", EMA]),
@@ -105,7 +109,8 @@ def test_replayed_steps_are_the_systems_own(name):
         [network.state_dict() for network in system.networks.values()],
     ]
     stays.append([optimiser.state_dict() for optimiser in system.optimisers.values()])
-    stays.append([pool._stored for pool in getattr(system, "pools", {}).values()])
+    for kept in ("pools", "recent"):
+        stays.append([slices._stored for slices in getattr(system, kept, {}).values()])
     assert recording.of_outside(stays) == []
 
 

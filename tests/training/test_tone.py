@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from fastmrigan.training.tone import KNOTS, SLICES, comparable, fit_tone, toned
+from fastmrigan.training.tone import KNOTS, SLICES, Tone, comparable, fit_tone, toned
 
 SIZE = 32
 T1 = (-1.0, -0.6, 0.1, 0.6)  # air, fluid, grey and white matter
@@ -35,17 +35,20 @@ def heads(levels: tuple[float, ...], seeds: range) -> torch.Tensor:
     ("source", "target"), [(T1, T2), (T2, T1), (T1, T1)], ids=["forth", "back", "same"]
 )
 def test_tissues_find_their_grey_level(source, target):
-    knots = fit_tone(
+    tone = fit_tone(
         heads(source, range(10)), heads(target, range(10, 22)), np.random.default_rng(0)
     )
-    assert knots.shape == (KNOTS,)
-    made = toned(torch.tensor(source), knots)
+    assert tone.knots.shape == (KNOTS,)
+    assert tone.distance < tone.runner_up
+    made = toned(torch.tensor(source), tone.knots)
     assert (made - torch.tensor(target)).abs().max() < 0.25, made
 
 
 def test_the_curve_is_a_matter_of_the_seed():
     sides = heads(T1, range(4)), heads(T2, range(4, 8))
-    first, again, other = (fit_tone(*sides, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (
+        fit_tone(*sides, np.random.default_rng(seed)).knots for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -62,6 +65,21 @@ def test_straight_lines_between_knots():
 
 def test_as_many_slices_of_both_small_enough():
     source, target = torch.rand(40, 1, 128, 128), torch.rand(23, 1, 128, 128)
-    assert [side.shape for side in comparable(source, target)] == [(SLICES, 1, 64, 64)] * 2
-    assert [len(side) for side in comparable(source[:3], target)] == [3, 3]
-    assert comparable(source[:1, :, :16, :16], target)[0].shape == (1, 1, 16, 16)
+    draws = np.random.default_rng(0)
+    assert [side.shape for side in comparable(source, target, draws)] == [(SLICES, 1, 64, 64)] * 2
+    assert [len(side) for side in comparable(source[:3], target, draws)] == [3, 3]
+    assert comparable(source[:1, :, :16, :16], target, draws)[0].shape == (1, 1, 16, 16)
+
+
+def test_of_a_paired_set_no_twins_are_sought_out():
+    slices = torch.arange(40.0).view(-1, 1, 1, 1).repeat(1, 1, 16, 16)
+    found = comparable(slices, slices, np.random.default_rng(0))
+    source, target = ([int(each[0, 0, 0]) for each in side] for side in found)
+    assert len(set(source)) == len(set(target)) == SLICES  # each once
+    assert set(source) != set(target)
+
+
+def test_doubt_where_two_curves_are_as_near():
+    knots = torch.zeros(KNOTS)
+    assert Tone(knots, 0.4, 0.45).doubtful
+    assert not Tone(knots, 0.4, 0.48).doubtful

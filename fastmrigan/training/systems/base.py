@@ -113,6 +113,10 @@ class System:
             network.initialise()  # type: ignore[operator]
         return networks
 
+    def prepare(self) -> Iterator[str]:
+        """What takes its time before the first step, with lines that tell of it."""
+        yield from ()
+
     def step(self, batch: Batch, clock: Clock) -> Rows:
         """One training step; losses by name, tensors still on the device."""
         plan = self.plan(self.count_of(batch), clock)
@@ -236,7 +240,8 @@ class System:
         self.load_more_state(state["more"])
 
     def more_state(self) -> dict[str, Any]:
-        """What changes besides, on each rank in its own way: image pools. Plain values, tensors."""
+        """What changes besides, on each rank in its own way: image pools, recent slices. Plain
+        values, tensors."""
         return {}
 
     def load_more_state(self, state: dict[str, Any]) -> None:

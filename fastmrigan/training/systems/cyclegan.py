@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from fastmrigan.training.systems.base import Batch, Clock, Plan, Rows
 from fastmrigan.training.systems.translating import TranslatingSystem
 from fastmrigan.training.tone import fit_tone, toned
 
-PATCHES = 255  # stream of draws_of; what discriminators are shown has 16 to 21
+PATCH_STREAM = 255  # stream of draws_of; what discriminators are shown has 16 to 21
 
 
 class CycleGan(TranslatingSystem):
@@ -82,27 +83,42 @@ class CycleGan(TranslatingSystem):
         plan: Plan = {}
         left = max(0.0, 1 - clock.epoch / weights.tone_epochs) if weights.tone else 0.0
         if weights.patches:
-            draws = draws_of(seed_of(self.recipe.seed, clock.stream), clock.step, PATCHES)
+            draws = draws_of(seed_of(self.recipe.seed, clock.stream), clock.step, PATCH_STREAM)
             plan["filters"] = draw_filters(self.recipe.size, draws)
             plan["patches"] = torch.tensor(weights.patches * (1 - left))
             if weights.patches_of:
                 plan["recent"] = places(weights.patches_of, clock.step, count)
         if weights.tone:
             plan["tone"] = torch.tensor(weights.tone * left)
-            plan |= {f"tone_{made}": knots for made, knots in self.fitted_tones().items()}
+            if not self.tones:
+                self.tones, _ = self.fit_tones()
+            plan |= {f"tone_{made}": knots for made, knots in self.tones.items()}
         return plan
 
-    def fitted_tones(self) -> dict[str, Tensor]:
-        """The curves of grey levels to "target" and to "source": of the training slices."""
-        if not self.tones:
-            source, target = self.data.sources, self.data.slices
-            assert source is not None
-            draws = np.random.default_rng(self.recipe.seed)
-            self.tones = {
-                "target": fit_tone(source, target, draws),
-                "source": fit_tone(target, source, draws),
-            }
-        return self.tones
+    def prepare(self) -> Iterator[str]:
+        if self.recipe.losses.tone and not self.tones:
+            yield "train: fitting the curves of grey levels"
+            self.tones, doubts = self.fit_tones()
+            yield from doubts
+
+    def fit_tones(self) -> tuple[dict[str, Tensor], list[str]]:
+        """The curves of grey levels to "target" and to "source", of the training slices; of those
+        that may be wrong, why."""
+        source, target = self.data.sources, self.data.slices
+        assert source is not None
+        draws = np.random.default_rng(self.recipe.seed)
+        found = {
+            "target": fit_tone(source, target, draws),
+            "source": fit_tone(target, source, draws),
+        }
+        doubts = [
+            f"train: the curve of grey levels to the {made} (losses.tone) may be the wrong one, "
+            f"at a distance of {tone.distance:.3g} where another has {tone.runner_up:.3g}: look at "
+            "the first samples, and try another --seed"
+            for made, tone in found.items()
+            if tone.doubtful
+        ]
+        return {made: tone.knots for made, tone in found.items()}, doubts
 
     def program(self, batch: Batch, plan: Plan) -> Rows:
         """Both generators at once, then both discriminators, as the reference does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -45,6 +46,9 @@ class StylePairGan(CycleGan):
             "discriminator": make_discriminator(recipe, recipe.discriminator),
             "discriminator_back": make_discriminator(recipe, recipe.discriminator),
         }
+
+    def prepare(self) -> Iterator[str]:
+        yield from ()
 
     def plan_of_losses(self, count: int, clock: Clock) -> Plan:
         return {}  # all weights are constant
