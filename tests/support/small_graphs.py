@@ -23,12 +23,12 @@ OVERRIDES = {
     **{f"t1-t2-cyclegan-unet-v{v}": [*CYCLE, "generator.downs=3"] for v in (2, 3, 4)},
     **{name: SAMPLER for name in ("phantom-quick", "tumour-dcgan64")},
     "tumour-progan": [*RECIPES["tumour-progan"], "label=null"],
+    "t1-t2-cyclegan-unet-v4-improved": [*CYCLE, "generator.units=2"],
 }
 OVERRIDES |= {
     **{
         f"{name}-improved": OVERRIDES[name]
         for name in (
-            "t1-t2-cyclegan-unet-v4",
             "t2-tumour-cyclegan",
             "tumour-dcgan64",
             "tumour-dcgan128",
