@@ -263,10 +263,13 @@ def test_a_server_that_is_not_dicom(listener: socket.socket, greeting: bytes) ->
 
 
 def test_unreachable_peers(tmp_path: Path, monkeypatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        closed = server.getsockname()[1]
-    with pytest.raises(PeerError, match=r"cannot be reached \(Connection refused\); check host"):
-        echo(Peer.parse(f"X@127.0.0.1:{closed}"), QUICK)
+    with socket.socket() as deaf:  # held and not listened at: nobody else can take its port
+        deaf.bind(("127.0.0.1", 0))
+        peer = Peer.parse(f"X@127.0.0.1:{deaf.getsockname()[1]}")
+        with pytest.raises(
+            PeerError, match=r"cannot be reached \(Connection refused\); check host"
+        ):
+            echo(peer, QUICK)
     with pytest.raises(PeerError, match=r"no such host"):
         echo(Peer.parse("X@a..b:104"), QUICK)
 
