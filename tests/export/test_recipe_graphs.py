@@ -13,7 +13,6 @@ from fastmrigan.export.parity import random_inputs
 
 REFLECTED = {
     "t2-tumour-cyclegan",
-    "t2-tumour-cyclegan-improved",
     "style-transfer-gan",
     "ct-mri-cyclegan-resnet",
 }

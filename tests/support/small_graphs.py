@@ -24,12 +24,12 @@ OVERRIDES = {
     **{name: SAMPLER for name in ("phantom-quick", "tumour-dcgan64")},
     "tumour-progan": [*RECIPES["tumour-progan"], "label=null"],
     "t1-t2-cyclegan-unet-v4-improved": [*CYCLE, "generator.units=2"],
+    "t2-tumour-cyclegan-improved": [*CYCLE, "generator.units=2", "discriminator.layers=2"],
 }
 OVERRIDES |= {
     **{
         f"{name}-improved": OVERRIDES[name]
         for name in (
-            "t2-tumour-cyclegan",
             "tumour-dcgan64",
             "tumour-dcgan128",
         )
