@@ -158,12 +158,15 @@ class Loop(Session):
 
     def tell_if_long(self, progress: Progress, a_step: float) -> None:
         """Names --minutes where nobody would wait for the end; a_step: seconds."""
-        left = 0 if self.last_step is None else self.last_step - self.step
-        if left * a_step > LONG:
+        if (last := self.last_step) is None:
+            return
+        work = self.system.work
+        seconds = a_step * work(self.step, last, last) / work(self.step - 1, self.step, last)
+        if seconds > LONG:
             progress.say(
-                f"train: at {a_step:.3g} s a step, the {left:,} steps that are left take about "
-                f"{duration(left * a_step)} h; --minutes N stops after N minutes, and the same "
-                "command goes on from there"
+                f"train: at {a_step:.3g} s a step, the {last - self.step:,} steps that are left "
+                f"take about {duration(seconds)} h; --minutes N stops after N minutes, and the "
+                "same command goes on from there"
             )
 
     def batches(self) -> Batches:

@@ -208,8 +208,10 @@ class Session:
 
     def seconds_left(self, seconds: float) -> float:
         spent = time.monotonic() - self.began
-        a_step = spent / max(self.step - self.first_step, 1)
-        by_steps = float("inf") if self.last_step is None else (self.last_step - self.step) * a_step
+        by_steps = float("inf")
+        if (last := self.last_step) is not None and self.step > self.first_step:
+            done = self.system.work(self.first_step, self.step, last)
+            by_steps = spent / done * self.system.work(self.step, last, last)
         return max(0.0, min(seconds - spent, by_steps))
 
     def write_facts(self, status: str) -> None:

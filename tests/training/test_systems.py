@@ -1,5 +1,8 @@
 """Every system's step, its exact resume, and that `speed` changes no mathematics."""
 
+import time
+from types import SimpleNamespace
+
 import pytest
 import torch
 from small_systems import RECIPES, slices, small
@@ -11,7 +14,7 @@ from fastmrigan.training.distributed import Ranks
 from fastmrigan.training.loop import train
 from fastmrigan.training.sections import Growth
 from fastmrigan.training.systems import Batch, Clock, system_of
-from fastmrigan.training.systems.progan import Progan, grown, shrunk
+from fastmrigan.training.systems.progan import COST_OF_A_STAGE, Progan, grown, shrunk
 
 
 @pytest.fixture
@@ -163,6 +166,23 @@ def test_growth():
     assert [alpha for _, alpha in at] == [1, 1, 0, 0.5, 0.9, 1, 1, 0, 1]
     shares = Growth(fade_share=0.0, stage_shares=(1, 3))
     assert [grown(step, 8, 2, shares) for step in (1, 2, 7)] == [(0, 1), (1, 1), (1, 1)]
+
+
+def test_the_time_left_knows_that_later_stages_take_longer(data):
+    recipe = small("tumour-progan")
+    progan = Progan(recipe, data(recipe), torch.device("cpu"), Ranks())
+    assert progan.stages > 1
+    total = 12 * progan.stages
+    stages = [grown(step, total, progan.stages, recipe.growth).stage for step in range(total)]
+    costs = [COST_OF_A_STAGE**stage for stage in stages]
+    for begin, end in ((0, 3), (5, 17), (11, total)):
+        assert progan.work(begin, end, total) == pytest.approx(sum(costs[begin:end]))
+    run = SimpleNamespace(
+        system=progan, began=time.monotonic() - 100, first_step=0, last_step=total
+    )
+    run.step = 12  # 100 s for the first stage
+    left = session.Session.seconds_left(run, float("inf"))
+    assert left == pytest.approx(100 * sum(costs[12:]) / 12, rel=0.01)
 
 
 def test_shrunk():

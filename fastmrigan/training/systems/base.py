@@ -124,6 +124,10 @@ class System:
         self.update_averages(clock)
         return rows
 
+    def work(self, begin: int, end: int, total: int) -> float:
+        """What steps `begin` to `end` - 1 of `total` cost, by any unit: for the time left."""
+        return end - begin
+
     def count_of(self, batch: Batch) -> int:
         """Slices of one batch; a step may be given several in one."""
         batches: int = self.recipe.batches_a_step
