@@ -170,7 +170,10 @@ def wilson(successes: float, count: float, level: float = 0.95) -> tuple[float, 
     centre = share + z * z / (2 * count)
     reach = z * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
     scale = 1 + z * z / count
-    return max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)
+    # At both ends the formula gives the end itself, but for rounding.
+    low = 0.0 if successes == 0 else (centre - reach) / scale
+    high = 1.0 if successes == count else (centre + reach) / scale
+    return max(0.0, low), min(1.0, high)
 
 
 def _units(rows: Sequence[Rows], groups: Sequence[Groups] | None) -> list[list[Unit]]:

@@ -156,6 +156,12 @@ def test_wilson_equals_scipy(right, count, level):
     )
 
 
+@pytest.mark.parametrize("count", [7, 445, 2000])
+def test_wilson_reaches_both_ends(count):
+    assert wilson(0, count)[0] == 0  # not 1e-19, which a table would print
+    assert wilson(count, count)[1] == 1
+
+
 def test_fewer_rows_than_blocks():
     found = jackknife(np.mean, skewed(5, 0))
     assert found.blocks == 5
