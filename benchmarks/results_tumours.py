@@ -57,7 +57,7 @@ def sampled(recipe: str, size: int, settings: str = "") -> Experiment:
 
     return Experiment(
         "tumour",
-        f"Tumour slices of {size}x{size}, against all of {T2}, four fifths of them trained on",
+        f"Tumour slices of {size}x{size}, against all 620 of {T2}, 445 of them trained on",
         (
             t2_set(size),
             f"train {recipe} --data {{work}}/set --out {{work}}/run --set label=tumour {settings}",
@@ -96,8 +96,8 @@ def normal_to_tumour(recipe: str, size: int, settings: str = "") -> Experiment:
     against = "evaluate --real {work}/set --label tumour --classifier-data {work}/set"
     return Experiment(
         "normal-tumour",
-        f"Normal to tumour at {size}x{size}, against all tumour slices of {T2}, four fifths of "
-        "them trained on",
+        f"Normal to tumour at {size}x{size}, against all 620 tumour slices of {T2}, 445 of them "
+        "trained on",
         (
             t2_set(size),
             f"train {recipe} --data {{work}}/set --out {{work}}/run {settings}",

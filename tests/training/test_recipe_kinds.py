@@ -37,7 +37,7 @@ def test_a_dry_run_names_every_network(command, name):
     system = load_recipe(name).system
     found = counts(command, name)
     assert list(found) == NETWORKS[system]
-    fewest = 150_000 if "cyclegan" in name and name.endswith("-improved") else 500_000
+    fewest = 150_000 if name.endswith("-improved") else 500_000
     assert all(number > fewest for number in found.values())
     if "generator_back" in found and system == "cyclegan":
         assert found["generator"] == found["generator_back"]
