@@ -1,0 +1,145 @@
+"""What is between normal and tumour slices: how near to the latter other means than a network come.
+
+    python benchmarks/results_limits.py SET [--slices FOLDER] [--json FILE]
+
+SET: the prepared set of `results_of.py t2-tumour-cyclegan-improved`; FOLDER: its translations of
+the training split. Each row is a set of N slices, as many as there are normals to train on, and its
+fd-random to all tumour slices, of which the features' means make so much, their covariances the
+rest:
+
+    untranslated   the normals as they are
+    one curve      all greys by one curve: 257 pooled quantiles of the normals put on the tumours'
+    a curve each   each slice's quantiles put on those of a tumour slice drawn at random
+    and moved      one curve, and each head of the size and at the place of a random tumour slice's
+    the count      N rows of the normal distribution that the tumour slices' features have
+    translated     FOLDER's slices
+
+Random rows are the median of `--draws` draws. Nothing here is trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from timing import write_json
+
+from fastmrigan.metrics.features import random_features
+from fastmrigan.metrics.frechet import Frechet, frechet
+from fastmrigan.metrics.slice_sets import read_slice_set
+from fastmrigan.runtime.machine import machine
+
+Slices = npt.NDArray[np.float32]  # [N, H, W] in [-1, 1]
+Rows = npt.NDArray[np.float32]  # features [N, d]
+KNOTS = np.linspace(0, 1, 257)
+AIR = -0.8
+
+
+def on_quantiles(slices: Slices, source: Slices, target: Slices) -> Slices:
+    """`slices` by the curve that puts the quantiles of `source` on those of `target`."""
+    knots, values = (np.quantile(x, KNOTS) for x in (source, target))
+    steps = np.concatenate([[True], np.diff(knots) > 0])  # air: many quantiles of one grey
+    return np.interp(slices, knots[steps], values[steps]).astype(np.float32)
+
+
+def a_curve_each(slices: Slices, tumours: Slices, draws: np.random.Generator) -> Slices:
+    chosen = tumours[draws.integers(0, len(tumours), len(slices))]
+    return np.stack([on_quantiles(x, x, like) for x, like in zip(slices, chosen, strict=True)])
+
+
+def head(x: Slices) -> tuple[float, float, float, float]:
+    """Of a slice [H, W]: the middle (row, column), the height and the width of what is not air."""
+    bounds = []
+    for axis in (1, 0):
+        within = np.flatnonzero((x > AIR).mean(axis) > 0.02)
+        bounds.append((within[0], within[-1] + 1) if len(within) > 1 else (0, x.shape[1 - axis]))
+    (top, bottom), (left, right) = bounds
+    return (top + bottom) / 2, (left + right) / 2, bottom - top, right - left
+
+
+def of_size_and_place(slices: Slices, tumours: Slices, draws: np.random.Generator) -> Slices:
+    """Each head moved to the middle, and scaled to the area, of one of `tumours` at random."""
+    size = slices.shape[-1]
+    grids = []
+    for x, like in zip(slices, draws.integers(0, len(tumours), len(slices)), strict=True):
+        (row, column, height, width), wanted = head(x), head(tumours[like])
+        scale = (height * width / (wanted[2] * wanted[3])) ** 0.5  # pixels of x to one of the new
+        centres = np.arange(size) + 0.5
+        rows = (centres - wanted[0]) * scale + row
+        columns = (centres - wanted[1]) * scale + column
+        grids.append(np.stack(np.meshgrid(columns, rows), -1) * 2 / size - 1)  # [H, W, 2]
+    grid = torch.from_numpy(np.stack(grids)).float()
+    above_air = torch.from_numpy(slices)[:, None] + 1  # [N, 1, H, W]; what lies outside is 0
+    moved = F.grid_sample(above_air, grid, align_corners=False) - 1
+    return moved[:, 0].numpy()
+
+
+def of_the_count(count: int, features: Rows, draws: np.random.Generator) -> Rows:
+    mean, covariance = features.mean(0), np.cov(features, rowvar=False)
+    return draws.multivariate_normal(mean, covariance, count, method="eigh").astype(np.float32)
+
+
+def rows_of(
+    normals: Slices, tumours: Slices, train_tumours: Slices, made: Slices | None, draws: int
+) -> Iterator[tuple[str, list[Frechet]]]:
+    real = random_features(tumours, shown=False)
+
+    def near(features: Rows) -> Frechet:
+        return frechet(features, real)
+
+    def drawn(rows: Callable[[np.random.Generator], Rows]) -> list[Frechet]:
+        return [near(rows(np.random.default_rng(seed))) for seed in range(draws)]
+
+    def features(slices: Slices) -> Rows:
+        return random_features(slices, shown=False)
+
+    yield "untranslated", [near(features(normals))]
+    curved = on_quantiles(normals, normals, train_tumours)
+    yield "one curve", [near(features(curved))]
+    yield "a curve each", drawn(lambda by: features(a_curve_each(normals, train_tumours, by)))
+    yield "and moved", drawn(lambda by: features(of_size_and_place(curved, train_tumours, by)))
+    yield "the count", drawn(lambda by: of_the_count(len(normals), real, by))
+    if made is not None:
+        yield "translated", [near(features(made))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("set", type=Path, help="prepared, labels tumour and one other")
+    parser.add_argument("--slices", type=Path, help="translations of the training split's normals")
+    parser.add_argument("--draws", type=int, default=5, help="of what is drawn at random")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    options = parser.parse_args()
+    tumour = read_slice_set(options.set, label="tumour")
+    normal = read_slice_set(options.set, label="nontumour")
+    made = None if options.slices is None else read_slice_set(options.slices).slices
+    document = {
+        "benchmark": "results_limits",
+        "machine": machine(),
+        "normals": len(normal.train),
+        "tumours": len(tumour.slices),
+        "rows": {},
+    }
+    print(f"{len(normal.train)} normals against {len(tumour.slices)} tumour slices, fd-random")
+    print(f"{'':14} {'distance':>9} {'means':>9} {'covariances':>12}")
+    for name, found in rows_of(normal.train, tumour.slices, tumour.train, made, options.draws):
+        parts = {
+            part: statistics.median(getattr(one, part) for one in found)
+            for part in ("distance", "mean_part", "covariance_part")
+        }
+        document["rows"][name] = parts
+        distance, means, covariances = parts.values()
+        print(f"{name:14} {distance:9.4f} {means:9.4f} {covariances:12.4f}")
+        write_json(options.json, document)
+
+
+if __name__ == "__main__":
+    main()
