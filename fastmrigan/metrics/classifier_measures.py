@@ -200,7 +200,8 @@ def utility_measures(
             gain.value,
             "higher",
             "Of the tumour classifier trained on both, less that of the one trained on real slices "
-            f"alone, on the same test slices. The interval {verdict}.",
+            "alone, on the same test slices, of which every one counts the same (it is not "
+            f"balanced). The interval {verdict}.",
             0.0,
             share=True,
             interval=gain.interval,
