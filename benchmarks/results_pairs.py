@@ -31,16 +31,17 @@ class Pairs:
 
     folder: str  # of the data
     held_out: str  # in words, for the title
-    options: str  # of prepare: size and split; {data} and {work} are folders
+    options: str  # of prepare: the split; {data} and {work} are folders
     lay_out: Callable[[Path, Path], None]  # writes {work}/T1-T2.csv, say, of every way
+    size: int = 256
 
     def prepared(self, source: str, target: str) -> str:
         """The command that prepares them, as the folder T1-T2, say; all ways hold out the same."""
         way = f"{source}-{target}"
         return (
             f"prepare {{data}}/{self.folder} --pairs {{work}}/{way}.csv --contrast "
-            f"{CONTRAST[source]} --target-contrast {CONTRAST[target]} {self.options} "
-            f"--out {{work}}/{way}"
+            f"{CONTRAST[source]} --target-contrast {CONTRAST[target]} --size {self.size} "
+            f"{self.options} --out {{work}}/{way}"
         )
 
 
@@ -67,7 +68,7 @@ def one_subject_pairs(data: Path, work: Path) -> None:
 ONE_SUBJECT = Pairs(
     "t1t2-upgrad",
     "one simulated subject, a block of nine slices held out",
-    "--size 256 --split block --test-fraction 0.273 --seed 4",  # positions 41 to 49
+    "--split block --test-fraction 0.273 --seed 4",  # positions 41 to 49
     one_subject_pairs,
 )
 
@@ -88,7 +89,7 @@ def patients_pairs(data: Path, work: Path) -> None:
 TWO_PATIENTS = Pairs(
     "nifti",
     "one patient trained on (BRATS 2012 HG0015), the other held out (TCGA FG-6692)",
-    "--size 256 --plane axial --split patient --test-fraction 0.5",
+    "--plane axial --split patient --test-fraction 0.5",
     patients_pairs,
 )
 
@@ -164,7 +165,7 @@ def both_ways(recipe: str, name: str, pairs: Pairs, settings: str = "") -> Exper
 
     return Experiment(
         name,
-        f"T1 to T2 and back, unpaired: {pairs.held_out}",
+        f"T1 to T2 and back, unpaired, {pairs.size}x{pairs.size}: {pairs.held_out}",
         (
             *(pairs.prepared(source, target) for source in FOLDERS for target in FOLDERS),
             f"train {recipe} --data {{work}}/T1-T2 --out {{work}}/run {settings}",
@@ -213,8 +214,7 @@ def ct_mri_slices(data: Path, work: Path) -> None:
 CASES = Pairs(
     AANLIB,
     "patients 20 and 33 held out",
-    f"--groups {{data}}/{AANLIB}/manifest.csv --size 256 --split patient --test-fraction 0.24 "
-    "--seed 4",
+    f"--groups {{data}}/{AANLIB}/manifest.csv --split patient --test-fraction 0.24 --seed 4",
     ct_mri_slices,
 )
 

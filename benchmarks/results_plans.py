@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from results_experiment import Experiment
 from results_pairs import (
     CT_MRI,
@@ -31,7 +33,8 @@ PLANS: dict[str, tuple[Experiment, ...]] = {
         both_ways(
             "t1-t2-cyclegan-unet-v4-improved",
             "patients",
-            TWO_PATIENTS,
+            replace(TWO_PATIENTS, size=128),
+            "--set size=128 --set generator.units=2 --set augmentation.shift=8 "
             "--set schedule.constant_epochs=5 --set schedule.decay_epochs=15 "
             "--set losses.tone_epochs=33 --set losses.patches_of=64",
         ),
