@@ -19,19 +19,20 @@ from fastmrigan.training.patches import apart, draw_filters, patch_distance, pro
 KNOTS = 17  # evenly from -1 to 1, straight lines between them
 AIR = -0.8  # levels below it are taken for what surrounds the head, dark in every contrast
 SIDE = 64  # larger slices are averaged down to it
-SLICES = 16  # of either side at most
+SLICES = 64  # of either side at most; of 16 by chance, the wrong curve is the nearer at times
 STEPS = 40
 RATE = 0.1  # of Adam, falling in a line
 CERTAIN = 128  # filters by which the curves found are told apart
-DOUBTFUL = 1.15  # a second curve within so many times the first's distance may be the right one
+DOUBTFUL = 1.15  # a second pair within so many times the first's distance may be the right one
 
 
-class Tone(NamedTuple):
-    """A fitted curve, and how far apart it leaves the patches."""
+class Tones(NamedTuple):
+    """Fitted curves there and back, and how far apart they leave the patches."""
 
-    knots: Tensor  # float32 [KNOTS], on the CPU
-    distance: float  # of the patches, by filters it was not fitted with
-    runner_up: float  # that of the curve found from the other start
+    to_target: Tensor  # float32 [KNOTS], on the CPU
+    to_source: Tensor
+    distance: float  # of the patches both ways, by filters they were not fitted with
+    runner_up: float  # that of the curves found from the other start
 
     @property
     def doubtful(self) -> bool:
@@ -46,22 +47,39 @@ def toned(slices: Tensor, knots: Tensor) -> Tensor:
     return torch.lerp(knots[index], knots[index + 1], places - below)
 
 
-def fit_tone(source: Tensor, target: Tensor, draws: np.random.Generator) -> Tone:
-    """The curve whose patches come nearest to the target's.
+def fit_tones(source: Tensor, target: Tensor, draws: np.random.Generator) -> Tones:
+    """The curves whose patches come nearest to the other side's.
 
     source, target: slices [N, 1, H, W] in [-1, 1], unpaired, N at least 1. A curve goes down to
     the nearest of its kind: it is looked for from the grey levels as they are, and from their
-    negative. Where the sides show other parts of the head, the wrong one can be the nearer.
+    negative. A contrast that turns the other's levels round does so both ways, so that the start is
+    chosen for both, by the sum of their distances: by one alone the wrong curve is the nearer more
+    often, where the sides show other parts of the head.
     """
-    source, target = comparable(source, target, draws)
     levels = torch.linspace(-1, 1, KNOTS)
     starts = (levels, torch.where(levels < AIR, -1.0, -levels))
+    ways = [found_from(starts, *sides, draws) for sides in ((source, target), (target, source))]
+    found = [
+        Tones(there, back, far + away, float("nan"))
+        for (there, far), (back, away) in zip(*ways, strict=True)
+    ]
+    best, other = sorted(found, key=lambda tones: tones.distance)
+    return best._replace(runner_up=other.distance)
+
+
+def found_from(
+    starts: tuple[Tensor, ...], source: Tensor, target: Tensor, draws: np.random.Generator
+) -> list[tuple[Tensor, float]]:
+    """From each start its curve, and how far it leaves the patches from the target's."""
+    source, target = comparable(source, target, draws)
     filters = draw_filters(source.shape[-1], draws)
     curves = [fitted(start, source, target, filters) for start in starts]
     filters = draw_filters(source.shape[-1], draws, CERTAIN)  # others
     with torch.no_grad():
-        left = [float(patch_distance(toned(source, knots), target, filters)) for knots in curves]
-    return Tone(curves[int(np.argmin(left))], min(left), max(left))
+        return [
+            (knots, float(patch_distance(toned(source, knots), target, filters)))
+            for knots in curves
+        ]
 
 
 def comparable(source: Tensor, target: Tensor, draws: np.random.Generator) -> tuple[Tensor, Tensor]:

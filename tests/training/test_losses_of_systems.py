@@ -15,7 +15,7 @@ from fastmrigan.training.order import draws_of
 from fastmrigan.training.patches import draw_filters, patch_distance
 from fastmrigan.training.structure import structure_loss
 from fastmrigan.training.systems import Batch, Clock, cyclegan, system_of
-from fastmrigan.training.tone import Tone, toned
+from fastmrigan.training.tone import Tones, toned
 
 START = Clock(0, 0.0, 6)
 
@@ -197,13 +197,14 @@ def test_the_curves_are_fitted_before_the_first_step():
 
 
 def test_a_curve_that_may_be_wrong_is_told_of(monkeypatch):
-    tone = Tone(torch.linspace(-1, 1, 17), distance=0.5, runner_up=0.55)
-    monkeypatch.setattr(cyclegan, "fit_tone", lambda source, target, draws: tone)
+    levels = torch.linspace(-1, 1, 17)
+    tones = Tones(levels, -levels, distance=0.5, runner_up=0.55)
+    monkeypatch.setattr(cyclegan, "fit_tones", lambda source, target, draws: tones)
     _, system, *_ = started("t1-t2-cyclegan-unet-v1", "losses.tone=2")
     told = list(system.prepare())
-    assert len(told) == 3
-    assert "to the target (losses.tone) may be the wrong one" in told[1]
-    assert "distance of 0.5 where another has 0.55" in told[1]
+    assert len(told) == 2
+    assert "(losses.tone) may be the wrong ones" in told[1]
+    assert "distance of 0.5 where others have 0.55" in told[1]
 
 
 def test_pix2pix():

@@ -15,6 +15,7 @@ from fastmrigan.training.loop import train
 from fastmrigan.training.sections import Growth
 from fastmrigan.training.systems import Batch, Clock, system_of
 from fastmrigan.training.systems.progan import COST_OF_A_STAGE, Progan, grown, shrunk
+from fastmrigan.training.systems.translating import evenly
 
 
 @pytest.fixture
@@ -183,6 +184,12 @@ def test_the_time_left_knows_that_later_stages_take_longer(data):
     run.step = 12  # 100 s for the first stage
     left = session.Session.seconds_left(run, float("inf"))
     assert left == pytest.approx(100 * sum(costs[12:]) / 12, rel=0.01)
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, [0]), (3, [0, 5, 10]), (20, list(range(11)))])
+def test_a_grid_shows_slices_from_the_first_to_the_last(count, rows):
+    slices = torch.arange(11.0).view(-1, 1, 1, 1)
+    assert evenly(slices, count).flatten().tolist() == rows
 
 
 def test_shrunk():

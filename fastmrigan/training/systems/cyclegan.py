@@ -22,8 +22,8 @@ from fastmrigan.training.recent import RecentSlices, places
 from fastmrigan.training.recipe import CycleGanRecipe
 from fastmrigan.training.structure import structure_loss
 from fastmrigan.training.systems.base import Batch, Clock, Plan, Rows
-from fastmrigan.training.systems.translating import TranslatingSystem
-from fastmrigan.training.tone import fit_tone, toned
+from fastmrigan.training.systems.translating import TranslatingSystem, evenly
+from fastmrigan.training.tone import fit_tones, toned
 
 PATCH_STREAM = 255  # stream of draws_of; what discriminators are shown has 16 to 21
 
@@ -102,23 +102,18 @@ class CycleGan(TranslatingSystem):
             yield from doubts
 
     def fit_tones(self) -> tuple[dict[str, Tensor], list[str]]:
-        """The curves of grey levels to "target" and to "source", of the training slices; of those
-        that may be wrong, why."""
+        """The curves of grey levels to "target" and to "source", of the training slices; where they
+        may be wrong, why."""
         source, target = self.data.sources, self.data.slices
         assert source is not None
-        draws = np.random.default_rng(self.recipe.seed)
-        found = {
-            "target": fit_tone(source, target, draws),
-            "source": fit_tone(target, source, draws),
-        }
+        tones = fit_tones(source, target, np.random.default_rng(self.recipe.seed))
         doubts = [
-            f"train: the curve of grey levels to the {made} (losses.tone) may be the wrong one, "
-            f"at a distance of {tone.distance:.3g} where another has {tone.runner_up:.3g}: look at "
-            "the first samples, and try another --seed"
-            for made, tone in found.items()
-            if tone.doubtful
+            "train: the curves of grey levels (losses.tone) may be the wrong ones, at a distance "
+            f"of {tones.distance:.3g} where others have {tones.runner_up:.3g}: look at the first "
+            "samples, and try another --seed"
         ]
-        return {made: tone.knots for made, tone in found.items()}, doubts
+        found = {"target": tones.to_target, "source": tones.to_source}
+        return found, doubts if tones.doubtful else []
 
     def program(self, batch: Batch, plan: Plan) -> Rows:
         """Both generators at once, then both discriminators, as the reference does."""
@@ -261,8 +256,8 @@ class CycleGan(TranslatingSystem):
         count = min(count, len(data.sources), len(data.slices))
         columns = []
         for first, there, back in (
-            (data.sources[:count], "generator", "generator_back"),
-            (data.slices[:count], "generator_back", "generator"),
+            (evenly(data.sources, count), "generator", "generator_back"),
+            (evenly(data.slices, count), "generator_back", "generator"),
         ):
             made = self.translated(there, first)
             columns += [first, made, self.translated(back, made)]

@@ -12,7 +12,7 @@ from fastmrigan.training.losses import adversarial, called_real, l1
 from fastmrigan.training.networks import has_batch_norm, make_discriminator, make_generator
 from fastmrigan.training.recipe import Pix2PixRecipe
 from fastmrigan.training.systems.base import Batch, Plan, Rows
-from fastmrigan.training.systems.translating import TranslatingSystem
+from fastmrigan.training.systems.translating import TranslatingSystem, evenly
 
 
 class Pix2Pix(TranslatingSystem):
@@ -94,6 +94,6 @@ class Pix2Pix(TranslatingSystem):
         """A row: source, as target, the true target."""
         data = self.judged_on
         assert data.sources is not None
-        source = data.sources[:count]
-        columns = [source, self.translated("generator", source), data.slices[:count]]
+        source, target = evenly(data.sources, count), evenly(data.slices, count)
+        columns = [source, self.translated("generator", source), target]
         return torch.stack([column[:, 0] for column in columns], 1).flatten(0, 1), len(columns)

@@ -26,6 +26,15 @@ CALIBRATION = 64  # slices that an average's batch norm is fitted to
 CALIBRATION_BATCH = 16
 
 
+def evenly(slices: Tensor, count: int) -> Tensor:
+    """`count` of slices [N, ...], all where there are fewer, from the first to the last.
+
+    Not the first: those are of one head, and may be its lowest.
+    """
+    count = min(count, len(slices))
+    return slices[torch.linspace(0, len(slices) - 1, count).round().long()]
+
+
 class TranslatingSystem(System):
     real_side: RealSide | None = None
 
