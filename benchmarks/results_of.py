@@ -80,6 +80,7 @@ def used_by(experiment: Experiment) -> Experiment:
 
 def run_once(words: list[str], folder: Path) -> dict[str, Any]:
     """Runs a command, and notes that it did; ends this process with its status where it fails."""
+    source = commit()  # what is run; the tree may go on meanwhile
     began = time.monotonic()
     child = started(words)
     try:
@@ -94,7 +95,7 @@ def run_once(words: list[str], folder: Path) -> dict[str, Any]:
         "status": code,
         "seconds": round(time.monotonic() - began, 1),
         "peak_mb": used.ru_maxrss // 1024,
-        "commit": commit(),
+        "commit": source,
         "ended": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }

@@ -42,7 +42,7 @@ PLANS: dict[str, tuple[Experiment, ...]] = {
     "tumour-dcgan64-improved": (sampled("tumour-dcgan64-improved", 64),),
     "tumour-dcgan128-improved": (sampled("tumour-dcgan128-improved", 128),),
     "t2-tumour-cyclegan-improved": (normal_to_tumour("t2-tumour-cyclegan-improved", 128),),
-    "tumour-progan-improved": (sampled("tumour-progan-improved", 64),),
+    "tumour-progan-improved": (sampled("tumour-progan-improved", 64, critic=True),),
     "ct-mri-cyclegan-resnet": (ct_mri(CT_MRI),),
     "style-transfer-gan": (styled("style-transfer-gan", STYLE),),
     "style-transfer": (optimised(20),),  # no recipe: a command of its own
