@@ -5,7 +5,8 @@
 SET: the prepared set of `results_of.py t2-tumour-cyclegan-improved`; FOLDER: its translations of
 the training split. Each row is a set of N slices, as many as there are normals to train on, and its
 fd-random to all tumour slices, of which the features' means make so much, their covariances the
-rest:
+rest; and the distance by the last layer's features alone, which say where in the four quadrants it
+is bright:
 
     untranslated   the normals as they are
     one curve      all greys by one curve: 257 pooled quantiles of the normals put on the tumours'
@@ -23,6 +24,7 @@ import argparse
 import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +33,7 @@ import torch.nn.functional as F
 from timing import write_json
 
 from fastmrigan.metrics.features import random_features
-from fastmrigan.metrics.frechet import Frechet, frechet
+from fastmrigan.metrics.frechet import frechet
 from fastmrigan.metrics.slice_sets import read_slice_set
 from fastmrigan.runtime.machine import machine
 
@@ -39,6 +41,14 @@ Slices = npt.NDArray[np.float32]  # [N, H, W] in [-1, 1]
 Rows = npt.NDArray[np.float32]  # features [N, d]
 KNOTS = np.linspace(0, 1, 257)
 AIR = -0.8
+QUADRANTS = slice(-256, None)  # of the features: the last layer's, 64 of each quadrant
+
+
+class Parts(NamedTuple):
+    distance: float
+    means: float
+    covariances: float
+    quadrants: float
 
 
 def on_quantiles(slices: Slices, source: Slices, target: Slices) -> Slices:
@@ -87,13 +97,15 @@ def of_the_count(count: int, features: Rows, draws: np.random.Generator) -> Rows
 
 def rows_of(
     normals: Slices, tumours: Slices, train_tumours: Slices, made: Slices | None, draws: int
-) -> Iterator[tuple[str, list[Frechet]]]:
+) -> Iterator[tuple[str, list[Parts]]]:
     real = random_features(tumours, shown=False)
 
-    def near(features: Rows) -> Frechet:
-        return frechet(features, real)
+    def near(features: Rows) -> Parts:
+        whole = frechet(features, real)
+        quadrants = frechet(features[:, QUADRANTS], real[:, QUADRANTS]).distance
+        return Parts(whole.distance, whole.mean_part, whole.covariance_part, quadrants)
 
-    def drawn(rows: Callable[[np.random.Generator], Rows]) -> list[Frechet]:
+    def drawn(rows: Callable[[np.random.Generator], Rows]) -> list[Parts]:
         return [near(rows(np.random.default_rng(seed))) for seed in range(draws)]
 
     def features(slices: Slices) -> Rows:
@@ -129,15 +141,11 @@ def main() -> None:
         "rows": {},
     }
     print(f"{len(normal.train)} normals against {len(tumour.slices)} tumour slices, fd-random")
-    print(f"{'':14} {'distance':>9} {'means':>9} {'covariances':>12}")
+    print(f"{'':14}" + "".join(f"{part:>13}" for part in Parts._fields))
     for name, found in rows_of(normal.train, tumour.slices, tumour.train, made, options.draws):
-        parts = {
-            part: statistics.median(getattr(one, part) for one in found)
-            for part in ("distance", "mean_part", "covariance_part")
-        }
-        document["rows"][name] = parts
-        distance, means, covariances = parts.values()
-        print(f"{name:14} {distance:9.4f} {means:9.4f} {covariances:12.4f}")
+        parts = Parts(*map(statistics.median, zip(*found, strict=True)))
+        document["rows"][name] = parts._asdict()
+        print(f"{name:14}" + "".join(f"{part:13.4f}" for part in parts))
         write_json(options.json, document)
 
 
