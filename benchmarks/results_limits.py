@@ -5,8 +5,8 @@
 SET: the prepared set of `results_of.py t2-tumour-cyclegan-improved`; FOLDER: its translations of
 the training split. Each row is a set of N slices, as many as there are normals to train on, and its
 fd-random to all tumour slices, of which the features' means make so much, their covariances the
-rest; and the distance by the last layer's features alone, which say where in the four quadrants it
-is bright:
+rest; and two distances by a part of the features: `what` is there, whichever quadrant it is in, and
+`where`, how the last layer's features of a quadrant differ from their mean over all four:
 
     untranslated   the normals as they are
     one curve      all greys by one curve: 257 pooled quantiles of the normals put on the tumours'
@@ -15,13 +15,12 @@ is bright:
     the count      N rows of the normal distribution that the tumour slices' features have
     translated     FOLDER's slices
 
-Random rows are the median of `--draws` draws. Nothing here is trained.
+Of random rows the draw whose distance is the median of `--draws`. Nothing here is trained.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -41,14 +40,15 @@ Slices = npt.NDArray[np.float32]  # [N, H, W] in [-1, 1]
 Rows = npt.NDArray[np.float32]  # features [N, d]
 KNOTS = np.linspace(0, 1, 257)
 AIR = -0.8
-QUADRANTS = slice(-256, None)  # of the features: the last layer's, 64 of each quadrant
+LAST = 64  # features of a quadrant in the last layer, the end of a row: [64, 4 quadrants]
 
 
 class Parts(NamedTuple):
     distance: float
     means: float
     covariances: float
-    quadrants: float
+    what: float
+    where: float
 
 
 def on_quantiles(slices: Slices, source: Slices, target: Slices) -> Slices:
@@ -95,6 +95,14 @@ def of_the_count(count: int, features: Rows, draws: np.random.Generator) -> Rows
     return draws.multivariate_normal(mean, covariance, count, method="eigh").astype(np.float32)
 
 
+def what_and_where(features: Rows) -> tuple[Rows, Rows]:
+    """An orthogonal split: the squares of a row's two parts sum to its own."""
+    quadrants = features[:, -4 * LAST :].reshape(len(features), LAST, 4)
+    mean = quadrants.mean(2, keepdims=True)  # [N, 64, 1]
+    what = np.concatenate([features[:, : -4 * LAST], 2 * mean[:, :, 0]], 1)
+    return what, (quadrants - mean).reshape(len(features), -1)
+
+
 def rows_of(
     normals: Slices, tumours: Slices, train_tumours: Slices, made: Slices | None, draws: int
 ) -> Iterator[tuple[str, list[Parts]]]:
@@ -102,8 +110,9 @@ def rows_of(
 
     def near(features: Rows) -> Parts:
         whole = frechet(features, real)
-        quadrants = frechet(features[:, QUADRANTS], real[:, QUADRANTS]).distance
-        return Parts(whole.distance, whole.mean_part, whole.covariance_part, quadrants)
+        halves = zip(what_and_where(features), what_and_where(real), strict=True)
+        parts = (frechet(*both).distance for both in halves)
+        return Parts(whole.distance, whole.mean_part, whole.covariance_part, *parts)
 
     def drawn(rows: Callable[[np.random.Generator], Rows]) -> list[Parts]:
         return [near(rows(np.random.default_rng(seed))) for seed in range(draws)]
@@ -143,7 +152,7 @@ def main() -> None:
     print(f"{len(normal.train)} normals against {len(tumour.slices)} tumour slices, fd-random")
     print(f"{'':14}" + "".join(f"{part:>13}" for part in Parts._fields))
     for name, found in rows_of(normal.train, tumour.slices, tumour.train, made, options.draws):
-        parts = Parts(*map(statistics.median, zip(*found, strict=True)))
+        parts = sorted(found)[len(found) // 2]
         document["rows"][name] = parts._asdict()
         print(f"{name:14}" + "".join(f"{part:13.4f}" for part in parts))
         write_json(options.json, document)

@@ -134,7 +134,7 @@ class Loop(Session):
                 if self.step == self.first_step + 1:
                     since = time.monotonic()  # the first step also warms up
                 elif self.step == self.first_step + 1 + TIMED and minutes is None:
-                    self.tell_if_long(progress, (time.monotonic() - since) / TIMED)
+                    self.tell_if_long(progress, time.monotonic() - since)
                 out_of_time = time.monotonic() - self.began >= seconds
                 if self.step == last_step or self.ranks.any(signal.stopped or out_of_time):
                     break
@@ -156,16 +156,16 @@ class Loop(Session):
         self.plot("loss_last.png")
         self.page()
 
-    def tell_if_long(self, progress: Progress, a_step: float) -> None:
-        """Names --minutes where nobody would wait for the end; a_step: seconds."""
+    def tell_if_long(self, progress: Progress, taken: float) -> None:
+        """Names --minutes where nobody would wait for the end; taken: seconds of TIMED steps."""
         if (last := self.last_step) is None:
             return
         work = self.system.work
-        seconds = a_step * work(self.step, last, last) / work(self.step - 1, self.step, last)
+        seconds = taken * work(self.step, last, last) / work(self.step - TIMED, self.step, last)
         if seconds > LONG:
             progress.say(
-                f"train: at {a_step:.3g} s a step, the {last - self.step:,} steps that are left "
-                f"take about {duration(seconds)} h; --minutes N stops after N minutes, and the "
+                f"train: at {taken / TIMED:.3g} s a step, the {last - self.step:,} steps that are "
+                f"left take about {duration(seconds)} h; --minutes N stops after N minutes, and the "
                 "same command goes on from there"
             )
 

@@ -83,7 +83,8 @@ def found_from(
 
 
 def comparable(source: Tensor, target: Tensor, draws: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """As many slices of both, small and few enough. Drawn apart: no twins of a paired set."""
+    """As many slices of both, small and few enough. Drawn apart, in an order of each side's own: of
+    a paired set no twins are sought out, but a small one is taken whole."""
     count = min(len(source), len(target), SLICES)
 
     def some(slices: Tensor) -> Tensor:

@@ -38,3 +38,36 @@ def test_the_count_is_drawn_from_the_features_own_distribution():
     rows = limits.of_the_count(20_000, features, draws)
     np.testing.assert_allclose(rows.mean(0), features.mean(0), atol=0.06)
     np.testing.assert_allclose(np.cov(rows.T), np.cov(features.T), atol=0.2)
+
+
+def test_what_is_there_and_where_it_is():
+    """Quadrants that change places leave what is there as it is."""
+    draws = np.random.default_rng(0)
+    features = draws.normal(0, 1, (7, 464)).astype(np.float32)
+    what, where = limits.what_and_where(features)
+    np.testing.assert_allclose(
+        (what**2).sum(1) + (where**2).sum(1), (features**2).sum(1), rtol=1e-4
+    )
+    turned = features.copy()
+    turned[:, 208:] = turned[:, 208:].reshape(7, 64, 4)[:, :, [1, 3, 0, 2]].reshape(7, 256)
+    np.testing.assert_allclose(limits.what_and_where(turned)[0], what, atol=1e-5)
+    assert not np.allclose(limits.what_and_where(turned)[1], where)
+
+
+def test_rows_of_slices_that_are_the_tumours_themselves():
+    slices = np.stack([disc(10 + i % 9, 24 + i % 5, 30 + i % 7) for i in range(60)])
+    rows = dict(limits.rows_of(slices, slices, slices, slices[::-1].copy(), 3))
+    assert list(rows) == [
+        "untranslated",
+        "one curve",
+        "a curve each",
+        "and moved",
+        "the count",
+        "translated",
+    ]
+    assert rows["untranslated"][0].distance == pytest.approx(0, abs=1e-6)
+    assert rows["translated"][0].distance == pytest.approx(0, abs=1e-6)
+    assert len(rows["and moved"]) == len(rows["the count"]) == 3
+    assert min(rows["the count"]).distance > 1e-5
+    for one in rows["and moved"]:
+        assert one.distance == pytest.approx(one.means + one.covariances)
