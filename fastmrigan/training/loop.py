@@ -165,8 +165,8 @@ class Loop(Session):
         if seconds > LONG:
             progress.say(
                 f"train: at {taken / TIMED:.3g} s a step, the {last - self.step:,} steps that are "
-                f"left take about {duration(seconds)} h; --minutes N stops after N minutes, and the "
-                "same command goes on from there"
+                f"left take about {duration(seconds)} h; --minutes N stops after N minutes, and "
+                "the same command goes on from there"
             )
 
     def batches(self) -> Batches:
