@@ -190,7 +190,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         ),
         BOMB,
     ),
-    "jpeg_scans.jpg": (lambda: scans_bomb(4096, 8000), "takes more than 10 s"),
+    "jpeg_scans.jpg": (lambda: scans_bomb(4096, 64_000), "takes more than 10 s"),
     "jpeg_no_image.jpg": (lambda: b"\xff\xd8\xff\xd9" + bytes(400), BROKEN),
     # TIFF
     "tiff_cut.tif": (lambda: encoded(NOISE, "TIFF")[:600], BROKEN),
