@@ -32,17 +32,17 @@ def draw_filters(size: int, draws: np.random.Generator, count: int = FILTERS) ->
     return torch.from_numpy(filters / np.sqrt((filters**2).sum((2, 3, 4), keepdims=True)))
 
 
-def patch_distance(made: Tensor, real: Tensor, filters: Tensor, coarser: float = 1.0) -> Tensor:
+def patch_distance(made: Tensor, real: Tensor, filters: Tensor) -> Tensor:
     """Between the patches of two batches [N, C, H, W], each channel a slice: summed over scales.
 
     At each scale the mean over `filters` of the Wasserstein-1 distance between the patches'
-    projections, which for as many of both is that of the sorted ones. Each scale weighs `coarser`
-    times the one of twice its size. In float32; `real` has no gradient.
+    projections, which for as many of both is that of the sorted ones. In float32; `real` has no
+    gradient.
     """
     with torch.autocast(made.device.type, enabled=False):
         with torch.no_grad():
             wanted = profiles(real, filters)
-        return apart(profiles(made, filters), wanted, coarser)
+        return apart(profiles(made, filters), wanted)
 
 
 def profiles(slices: Tensor, filters: Tensor) -> list[Tensor]:
@@ -58,8 +58,6 @@ def profiles(slices: Tensor, filters: Tensor) -> list[Tensor]:
     return found
 
 
-def apart(made: list[Tensor], wanted: list[Tensor], coarser: float = 1.0) -> Tensor:
+def apart(made: list[Tensor], wanted: list[Tensor]) -> Tensor:
     """The distance of two `profiles`."""
-    scales = zip(made, wanted, strict=True)
-    each = [F.l1_loss(*both) * coarser**scale for scale, both in enumerate(scales)]
-    return torch.stack(each).sum()
+    return torch.stack([F.l1_loss(*both) for both in zip(made, wanted, strict=True)]).sum()

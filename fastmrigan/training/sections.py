@@ -204,8 +204,6 @@ class CycleLosses(Section):
     # of two halves of a batch is not half of the whole's.
     patches: NonNegativeFloat = 0.0
     patches_of: Annotated[int, Field(ge=0, le=10_000)] = 0  # the last slices of each side; 0: batch
-    # How much more each scale weighs than the finer one: above 1 for where things lie in a slice.
-    patches_coarser: PositiveFloat = 1.0
     tone: NonNegativeFloat = 0.0  # L1 against the source by the fitted curve of grey levels
     # Over so many the tone's weight falls to 0 in a line, and that of the patches rises from 0;
     # more than there are: neither comes to its end. Without tone that of the patches is constant.

@@ -211,8 +211,7 @@ class CycleGan(TranslatingSystem):
         if "recent" in plan:
             fake = self.recent_of(f"made_{made}").beside(fake, plan["recent"])
             real = self.recent_of(f"real_{made}").beside(real, plan["recent"])
-        coarser = self.recipe.losses.patches_coarser
-        return patch_distance(fake, real, plan["filters"], coarser)
+        return patch_distance(fake, real, plan["filters"])
 
     def recent_of(self, name: str) -> RecentSlices:
         return self.recent.setdefault(name, RecentSlices(self.recipe.losses.patches_of))
