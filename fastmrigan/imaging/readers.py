@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,10 @@ MAX_PIXELS = 8192 * 8192  # of one slice; below the size at which Pillow itself 
 MAX_VOXELS = 1 << 28  # of one volume: 1 GiB as float32
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+
+TRANSPARENT = ("RGBA", "LA", "PA", "P")  # a palette may hold transparent colours
+COLOUR = (*TRANSPARENT, "1", "RGB", "RGBX", "YCbCr", "CMYK")
+BAND = 64  # rows
 
 
 @dataclass(frozen=True)
@@ -126,14 +131,27 @@ def grey(image: Image.Image) -> Float32:
     if deep and isinstance(clear := image.info.get("transparency"), int):
         stored = np.asarray(image)
         return np.where(stored == clear, 0, stored).astype(np.float32)
-    if image.mode in ("RGBA", "LA", "PA", "P") or "transparency" in image.info:
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image.convert("RGBA")).convert("L")
-    elif image.mode in ("1", "RGB", "RGBX", "YCbCr", "CMYK"):
-        image = image.convert("RGB").convert("L")
+    if image.mode in COLOUR or "transparency" in image.info:
+        image = luminance(image)
     elif image.mode not in ("L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"):
         raise ValueError(f"Pillow's mode {image.mode} is not read; save it as grey or RGB")
     return np.asarray(image).astype(np.float32)
+
+
+def luminance(image: Image.Image) -> Image.Image:
+    """Colour as "L", transparency laid on black.
+
+    A band of rows at a time: the steps between would each hold the whole picture at 4 bytes a
+    pixel.
+    """
+    laid = Image.new("L", image.size)
+    for top in range(0, image.height, BAND):
+        band = image.crop((0, top, image.width, min(top + BAND, image.height)))
+        if band.mode in TRANSPARENT or "transparency" in band.info:
+            black = Image.new("RGBA", band.size, (0, 0, 0, 255))
+            band = Image.alpha_composite(black, band.convert("RGBA"))
+        laid.paste(band.convert("RGB").convert("L"), (0, top))
+    return laid
 
 
 def check_size(height: int, width: int) -> None:
@@ -149,7 +167,8 @@ def check_size(height: int, width: int) -> None:
 def check(slices: Float32) -> None:
     """Raises ValueError for slices that hold nothing to learn from. [N, H, W]"""
     check_size(*slices.shape[1:])
-    if not np.isfinite(slices).all():
+    least, most = float(slices.min()), float(slices.max())  # NaN where any value is NaN
+    if not (math.isfinite(least) and math.isfinite(most)):
         raise ValueError("holds NaN or infinite values")
-    if slices.min() == slices.max():
-        raise ValueError(f"constant: every pixel is {float(slices.flat[0]):g}")
+    if least == most:
+        raise ValueError(f"constant: every pixel is {least:g}")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastmrigan.imaging.readers import read
+from fastmrigan.imaging.readers import BAND, read
 from fastmrigan.imaging.walker import Refused
 
 RAMP8 = np.arange(20 * 24, dtype=np.uint32).reshape(20, 24).astype(np.uint8)  # [H, W]
@@ -87,6 +87,18 @@ def test_palette_and_its_transparent_entry(tmp_path: Path) -> None:
     got = read(tmp_path / "a.png", "a.png")
     assert got.mode == "PNG P"
     np.testing.assert_array_equal(got.slices[0], (RAMP8 % 4) * 10.0)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "1"])
+@pytest.mark.parametrize("height", [BAND - 1, BAND, BAND + 1, 3 * BAND + 5])
+def test_bands_of_rows_leave_no_seam(tmp_path: Path, mode: str, height: int) -> None:
+    noise = np.random.default_rng(4).integers(0, 256, (height, 24, 4), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    image = (image if "A" in mode else image.convert("RGB")).convert(mode)
+    image.save(tmp_path / "a.png")
+    black = Image.new("RGBA", image.size, "black")
+    want = Image.alpha_composite(black, image.convert("RGBA")).convert("RGB").convert("L")
+    np.testing.assert_array_equal(read(tmp_path / "a.png", "a.png").slices[0], np.asarray(want))
 
 
 def test_content_decides_not_the_name(tmp_path: Path) -> None:
