@@ -12,10 +12,12 @@ rest; and two distances by a part of the features: `what` is there, whichever qu
     one curve      all greys by one curve: 257 pooled quantiles of the normals put on the tumours'
     a curve each   each slice's quantiles put on those of a tumour slice drawn at random
     and moved      one curve, and each head of the size and at the place of a random tumour slice's
-    the count      N rows of the normal distribution that the tumour slices' features have
+    and nudged     one curve, and each slice moved by whole pixels, 2 as a standard deviation
+    and spots      a soft bright spot painted in each head, as oedema glows, and then one curve
     translated     FOLDER's slices
 
-Of random rows the draw whose distance is the median of `--draws`. Nothing here is trained.
+Of random rows the draw whose distance is the median of `--draws`, and the range of all. Nothing
+here is trained. What so few patients cost: results_patients.py.
 """
 
 from __future__ import annotations
@@ -90,9 +92,26 @@ def of_size_and_place(slices: Slices, tumours: Slices, draws: np.random.Generato
     return moved[:, 0].numpy()
 
 
-def of_the_count(count: int, features: Rows, draws: np.random.Generator) -> Rows:
-    mean, covariance = features.mean(0), np.cov(features, rowvar=False)
-    return draws.multivariate_normal(mean, covariance, count, method="eigh").astype(np.float32)
+def nudged(slices: Slices, draws: np.random.Generator) -> Slices:
+    """Each by whole pixels, down and across, of a standard deviation of 2; no greys change."""
+    steps = np.rint(draws.normal(0, 2, (len(slices), 2))).astype(int)
+    return np.stack([np.roll(x, by, (0, 1)) for x, by in zip(slices, steps, strict=True)])
+
+
+def with_spots(slices: Slices, draws: np.random.Generator) -> Slices:
+    """A spot in each head: within 0.6 of its radii, of a sixteenth to a sixth of its height,
+    brighter by 0.2 to 0.8; the air stays."""
+    centres = np.arange(slices.shape[-1]) + 0.5
+    painted = slices.copy()
+    for x in painted:
+        row, column, height, width = head(x)
+        angle, off = draws.uniform(0, 2 * np.pi), 0.6 * np.sqrt(draws.uniform())
+        down = centres - row - off * np.sin(angle) * height / 2
+        across = centres - column - off * np.cos(angle) * width / 2
+        radius = height * draws.uniform(1 / 16, 1 / 6)
+        spot = np.exp(-(down[:, None] ** 2 + across**2) / (2 * radius**2)) * (x > AIR)
+        x += draws.uniform(0.2, 0.8) * spot
+    return painted.clip(-1, 1)
 
 
 def what_and_where(features: Rows) -> tuple[Rows, Rows]:
@@ -120,12 +139,16 @@ def rows_of(
     def features(slices: Slices) -> Rows:
         return random_features(slices, shown=False)
 
+    def of_one_curve(slices: Slices) -> Slices:
+        return on_quantiles(slices, slices, train_tumours)
+
     yield "untranslated", [near(features(normals))]
-    curved = on_quantiles(normals, normals, train_tumours)
+    curved = of_one_curve(normals)
     yield "one curve", [near(features(curved))]
     yield "a curve each", drawn(lambda by: features(a_curve_each(normals, train_tumours, by)))
     yield "and moved", drawn(lambda by: features(of_size_and_place(curved, train_tumours, by)))
-    yield "the count", drawn(lambda by: of_the_count(len(normals), real, by))
+    yield "and nudged", drawn(lambda by: features(nudged(curved, by)))
+    yield "and spots", drawn(lambda by: features(of_one_curve(with_spots(normals, by))))
     if made is not None:
         yield "translated", [near(features(made))]
 
@@ -136,7 +159,7 @@ def main() -> None:
     )
     parser.add_argument("set", type=Path, help="prepared, labels tumour and one other")
     parser.add_argument("--slices", type=Path, help="translations of the training split's normals")
-    parser.add_argument("--draws", type=int, default=5, help="of what is drawn at random")
+    parser.add_argument("--draws", type=int, default=15, help="of what is drawn at random")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
     tumour = read_slice_set(options.set, label="tumour")
@@ -147,14 +170,18 @@ def main() -> None:
         "machine": machine(),
         "normals": len(normal.train),
         "tumours": len(tumour.slices),
+        "draws": options.draws,
         "rows": {},
     }
     print(f"{len(normal.train)} normals against {len(tumour.slices)} tumour slices, fd-random")
     print(f"{'':14}" + "".join(f"{part:>13}" for part in Parts._fields))
-    for name, found in rows_of(normal.train, tumour.slices, tumour.train, made, options.draws):
-        parts = sorted(found)[len(found) // 2]
-        document["rows"][name] = parts._asdict()
-        print(f"{name:14}" + "".join(f"{part:13.4f}" for part in parts))
+    rows = rows_of(normal.train, tumour.slices, tumour.train, made, options.draws)
+    for name, found in rows:
+        found.sort()
+        parts, least, most = found[len(found) // 2], found[0].distance, found[-1].distance
+        document["rows"][name] = parts._asdict() | {"least": least, "most": most}
+        print(f"{name:14}" + "".join(f"{part:13.4f}" for part in parts), end="")
+        print(f"  ({least:.4f} to {most:.4f})" if least < most else "")
         write_json(options.json, document)
 
 

@@ -5,6 +5,9 @@ import pytest
 import results_limits as limits
 from skimage.exposure import match_histograms
 
+from fastmrigan.metrics.features import random_features
+from fastmrigan.metrics.frechet import frechet
+
 
 def disc(radius, row, column, size=64):
     y, x = np.mgrid[:size, :size] + 0.5
@@ -28,16 +31,30 @@ def test_a_head_takes_the_size_and_place_of_another(like):
     np.testing.assert_allclose(limits.head(moved[0]), limits.head(like), atol=2)
 
 
+def test_a_spot_lies_within_its_head_and_is_brighter():
+    before = np.stack([disc(20, 30, 34)] * 40)
+    after = limits.with_spots(before, np.random.default_rng(0))
+    change = after - before
+    assert (change[before < 0] == 0).all()
+    assert (change.max((1, 2)) > 0.19).all()
+    assert change.min() >= 0
+    assert after.max() <= 1
+    places = np.array([np.argwhere(x == x.max()).mean(0) for x in change])
+    assert (np.hypot(*(places - (29.5, 33.5)).T) < 0.6 * 20 + 1.5).all()
+    assert (places.std(0) > 3).all()  # all over the head
+
+
+def test_a_nudge_moves_whole_pixels():
+    before = np.stack([disc(16, 32, 32)] * 400)
+    after = limits.nudged(before, np.random.default_rng(0))
+    heads = np.array([limits.head(x)[:2] for x in after])
+    np.testing.assert_array_equal(np.sort(after, None), np.sort(before, None))
+    np.testing.assert_allclose(heads.mean(0), 32, atol=0.3)
+    np.testing.assert_allclose(heads.std(0), 2, atol=0.2)
+
+
 def test_a_slice_of_air_has_a_head_of_the_frame():
     assert limits.head(np.full((64, 64), -1, np.float32)) == (32, 32, 64, 64)
-
-
-def test_the_count_is_drawn_from_the_features_own_distribution():
-    draws = np.random.default_rng(0)
-    features = draws.normal(0, 1, (5000, 3)) @ np.array([[1, 2, 0], [0, 1, 1], [0, 0, 0.5]]) + 4
-    rows = limits.of_the_count(20_000, features, draws)
-    np.testing.assert_allclose(rows.mean(0), features.mean(0), atol=0.06)
-    np.testing.assert_allclose(np.cov(rows.T), np.cov(features.T), atol=0.2)
 
 
 def test_what_is_there_and_where_it_is():
@@ -56,18 +73,24 @@ def test_what_is_there_and_where_it_is():
 
 def test_rows_of_slices_that_are_the_tumours_themselves():
     slices = np.stack([disc(10 + i % 9, 24 + i % 5, 30 + i % 7) for i in range(60)])
+    slices = np.where(slices > 0, np.linspace(0, 0.7, 64, dtype=np.float32), slices)  # tissue
     rows = dict(limits.rows_of(slices, slices, slices, slices[::-1].copy(), 3))
     assert list(rows) == [
         "untranslated",
         "one curve",
         "a curve each",
         "and moved",
-        "the count",
+        "and nudged",
+        "and spots",
         "translated",
     ]
     assert rows["untranslated"][0].distance == pytest.approx(0, abs=1e-6)
     assert rows["translated"][0].distance == pytest.approx(0, abs=1e-6)
-    assert len(rows["and moved"]) == len(rows["the count"]) == 3
-    assert min(rows["the count"]).distance > 1e-5
-    for one in rows["and moved"]:
-        assert one.distance == pytest.approx(one.means + one.covariances)
+    for name in ("and moved", "and nudged", "and spots"):
+        assert len(rows[name]) == 3
+        for one in rows[name]:
+            assert one.distance > 1e-5
+            assert one.distance == pytest.approx(one.means + one.covariances)
+    painted = limits.with_spots(slices, np.random.default_rng(0))
+    spots = frechet(*(random_features(x, shown=False) for x in (painted, slices)))
+    assert rows["and spots"][0].distance < spots.distance  # the curve takes the brightness back
