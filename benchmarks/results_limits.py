@@ -13,6 +13,7 @@ rest; and two distances by a part of the features: `what` is there, whichever qu
     a curve each   each slice's quantiles put on those of a tumour slice drawn at random
     and moved      one curve, and each head of the size and at the place of a random tumour slice's
     and nudged     one curve, and each slice moved by whole pixels, 2 as a standard deviation
+    heads nudged   the same, all slices of a patient moved alike
     and spots      a soft bright spot painted in each head, as oedema glows, and then one curve
     translated     FOLDER's slices
 
@@ -23,6 +24,8 @@ here is trained. What so few patients cost: results_patients.py.
 from __future__ import annotations
 
 import argparse
+import sys
+from argparse import RawTextHelpFormatter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -31,15 +34,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from arguments import in_one_line, positive
 from timing import write_json
 
+from fastmrigan.errors import UsageError
+from fastmrigan.imaging.dataset import PreparedDataset
 from fastmrigan.metrics.features import random_features
 from fastmrigan.metrics.frechet import frechet
-from fastmrigan.metrics.slice_sets import read_slice_set
+from fastmrigan.metrics.slice_sets import SliceSet, read_slice_set
 from fastmrigan.runtime.machine import machine
 
 Slices = npt.NDArray[np.float32]  # [N, H, W] in [-1, 1]
 Rows = npt.NDArray[np.float32]  # features [N, d]
+Integers = npt.NDArray[np.int64]
 KNOTS = np.linspace(0, 1, 257)
 AIR = -0.8
 LAST = 64  # features of a quadrant in the last layer, the end of a row: [64, 4 quadrants]
@@ -92,9 +99,10 @@ def of_size_and_place(slices: Slices, tumours: Slices, draws: np.random.Generato
     return moved[:, 0].numpy()
 
 
-def nudged(slices: Slices, draws: np.random.Generator) -> Slices:
-    """Each by whole pixels, down and across, of a standard deviation of 2; no greys change."""
-    steps = np.rint(draws.normal(0, 2, (len(slices), 2))).astype(int)
+def nudged(slices: Slices, groups: Integers, draws: np.random.Generator) -> Slices:
+    """Each group by whole pixels, down and across, a standard deviation of 2; greys stay."""
+    names, group = np.unique(groups, return_inverse=True)
+    steps = np.rint(draws.normal(0, 2, (len(names), 2))).astype(int)[group]
     return np.stack([np.roll(x, by, (0, 1)) for x, by in zip(slices, steps, strict=True)])
 
 
@@ -122,10 +130,21 @@ def what_and_where(features: Rows) -> tuple[Rows, Rows]:
     return what, (quadrants - mean).reshape(len(features), -1)
 
 
+def two_classes(path: Path) -> tuple[SliceSet, SliceSet]:
+    """A prepared set's slices without and with a tumour; all patients are known."""
+    labels = [label for label in PreparedDataset.open(path).info.labels if label != "tumour"]
+    if len(labels) != 1:
+        raise UsageError(f"{path}: has the labels {labels} beside tumour; one other is needed")
+    classes = read_slice_set(path, label=labels[0]), read_slice_set(path, label="tumour")
+    if any(found.groups is None for found in classes):
+        raise UsageError(f"{path}: patients are unknown; prepare it with --groups")
+    return classes
+
+
 def rows_of(
-    normals: Slices, tumours: Slices, train_tumours: Slices, made: Slices | None, draws: int
+    normals: SliceSet, tumours: SliceSet, made: Slices | None, draws: int
 ) -> Iterator[tuple[str, list[Parts]]]:
-    real = random_features(tumours, shown=False)
+    real = random_features(tumours.slices, shown=False)
 
     def near(features: Rows) -> Parts:
         whole = frechet(features, real)
@@ -140,43 +159,44 @@ def rows_of(
         return random_features(slices, shown=False)
 
     def of_one_curve(slices: Slices) -> Slices:
-        return on_quantiles(slices, slices, train_tumours)
+        return on_quantiles(slices, slices, tumours.train)
 
-    yield "untranslated", [near(features(normals))]
-    curved = of_one_curve(normals)
+    yield "untranslated", [near(features(normals.train))]
+    curved = of_one_curve(normals.train)
     yield "one curve", [near(features(curved))]
-    yield "a curve each", drawn(lambda by: features(a_curve_each(normals, train_tumours, by)))
-    yield "and moved", drawn(lambda by: features(of_size_and_place(curved, train_tumours, by)))
-    yield "and nudged", drawn(lambda by: features(nudged(curved, by)))
-    yield "and spots", drawn(lambda by: features(of_one_curve(with_spots(normals, by))))
+    yield "a curve each", drawn(lambda by: features(a_curve_each(normals.train, tumours.train, by)))
+    yield "and moved", drawn(lambda by: features(of_size_and_place(curved, tumours.train, by)))
+    patients = normals.groups[~normals.held_out]
+    each = np.arange(len(curved))
+    yield "and nudged", drawn(lambda by: features(nudged(curved, each, by)))
+    yield "heads nudged", drawn(lambda by: features(nudged(curved, patients, by)))
+    yield "and spots", drawn(lambda by: features(of_one_curve(with_spots(normals.train, by))))
     if made is not None:
         yield "translated", [near(features(made))]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("set", type=Path, help="prepared, labels tumour and one other")
-    parser.add_argument("--slices", type=Path, help="translations of the training split's normals")
-    parser.add_argument("--draws", type=int, default=15, help="of what is drawn at random")
+def arguments(told: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=told, formatter_class=RawTextHelpFormatter)
+    parser.add_argument("set", type=Path, help="prepared with --groups, tumour and one other label")
+    parser.add_argument("--draws", type=positive, default=15, help="of what is drawn at random")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    options = parser.parse_args()
-    tumour = read_slice_set(options.set, label="tumour")
-    normal = read_slice_set(options.set, label="nontumour")
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    normals, tumours = two_classes(options.set)
     made = None if options.slices is None else read_slice_set(options.slices).slices
     document = {
         "benchmark": "results_limits",
         "machine": machine(),
-        "normals": len(normal.train),
-        "tumours": len(tumour.slices),
+        "normals": len(normals.train),
+        "tumours": len(tumours.slices),
         "draws": options.draws,
         "rows": {},
     }
-    print(f"{len(normal.train)} normals against {len(tumour.slices)} tumour slices, fd-random")
+    print(f"{len(normals.train)} normals against {len(tumours.slices)} tumour slices, fd-random")
     print(f"{'':14}" + "".join(f"{part:>13}" for part in Parts._fields))
-    rows = rows_of(normal.train, tumour.slices, tumour.train, made, options.draws)
-    for name, found in rows:
+    for name, found in rows_of(normals, tumours, made, options.draws):
         found.sort()
         parts, least, most = found[len(found) // 2], found[0].distance, found[-1].distance
         document["rows"][name] = parts._asdict() | {"least": least, "most": most}
@@ -185,5 +205,11 @@ def main() -> None:
         write_json(options.json, document)
 
 
+def main() -> int:
+    parser = arguments(__doc__)
+    parser.add_argument("--slices", type=Path, help="translations of the training split's normals")
+    return in_one_line(run, parser.parse_args())
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,11 +10,13 @@ intraclass correlation, on both sides of a distance:
     independent    as many rows as there are normals, and as there are tumour slices, no groups
     patients       groups as large as the normals' patients with the normals' correlation, against
                    groups as large as the tumours' patients with the tumours'
+    alike          the same, with the tumours' correlation on both sides
+    to the slices  the groups of `patients` against the tumour slices, which gave the moments
     half           half the patients of a class against the other half: real, and drawn by the
                    class's own moments; how far the draws are to be believed
     evened         normals whose greys went through one curve, at most 5 of a patient, against the
                    tumours: real, and drawn as for `patients`
-    uneven         as many normals as are evened, at random
+    uneven         as many of these normals as are evened, at random
 
 Of random rows the median of `--draws` and their range. Nothing here is trained.
 """
@@ -22,26 +24,30 @@ Of random rows the median of `--draws` and their range. Nothing here is trained.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from results_limits import Rows, on_quantiles
+from arguments import in_one_line
+from results_limits import Integers, Rows, arguments, on_quantiles, two_classes
 from timing import write_json
 
+from fastmrigan.errors import UsageError
 from fastmrigan.metrics.features import random_features
 from fastmrigan.metrics.frechet import frechet
-from fastmrigan.metrics.slice_sets import read_slice_set
 from fastmrigan.runtime.machine import machine
 
-Integers = npt.NDArray[np.int64]
 EVEN = 5  # slices of a patient, as many as a patient with a tumour has at most
 Draw = Callable[[np.random.Generator], float]
 
 
-class Class(NamedTuple):
+@dataclass(frozen=True)
+class Class:
     """Features of slices [N, d], and whose they are [N]."""
 
     features: Rows
@@ -55,12 +61,16 @@ class Class(NamedTuple):
         """Slices of each patient: [patients]."""
         return np.unique(self.patients, return_counts=True)[1]
 
-    @property
+    @cached_property
     def correlation(self) -> float:
         return intraclass_correlation(self.features, self.patients)
 
+    @cached_property
+    def moments(self) -> Moments:
+        return moments_of(self.features)
+
     def facts(self) -> dict[str, float]:
-        """Among them of how many patients of one size each the slices would tell as much."""
+        """Also how many patients of one size each would tell as much as these of many sizes."""
         return {
             "slices": len(self.features),
             "patients": len(self.sizes),
@@ -87,22 +97,27 @@ def intraclass_correlation(features: Rows, groups: Integers) -> float:
     return between / (between + float(within))
 
 
-def in_groups(sizes: Integers, correlation: float, like: Rows, by: np.random.Generator) -> Rows:
-    """Rows of the normal distribution with `like`'s moments, in groups of one correlation."""
-    nothing, covariance = np.zeros(like.shape[1]), np.cov(like, rowvar=False)
+class Moments(NamedTuple):
+    """Of a normal distribution."""
+
+    mean: npt.NDArray[np.float64]  # [d]
+    root: npt.NDArray[np.float64]  # [d, d], whose product with its transpose is the covariance
+
+
+def moments_of(features: Rows) -> Moments:
+    values, vectors = np.linalg.eigh(np.cov(features, rowvar=False))
+    return Moments(features.mean(0), vectors * np.sqrt(values.clip(0)))
+
+
+def in_groups(sizes: Integers, correlation: float, like: Moments, by: np.random.Generator) -> Rows:
+    """Rows of a normal distribution, in groups of one correlation."""
 
     def normal(count: int) -> npt.NDArray[np.float64]:
-        return by.multivariate_normal(nothing, covariance, count, method="eigh")
+        return by.standard_normal((count, len(like.mean))) @ like.root.T
 
     shared, own = np.repeat(normal(len(sizes)), sizes, axis=0), normal(int(sizes.sum()))
-    rows = like.mean(0) + np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
+    rows = like.mean + np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
     return rows.astype(np.float32)
-
-
-def drawn(one: Class, other: Class, like: Rows, by: np.random.Generator) -> float:
-    """The distance of two draws of `like`'s moments, grouped as `one` and as `other` are."""
-    sides = (in_groups(side.sizes, side.correlation, like, by) for side in (one, other))
-    return frechet(*sides).distance
 
 
 def half_and_half(found: Class, by: np.random.Generator) -> tuple[Class, Class]:
@@ -122,84 +137,89 @@ def evened(found: Class, by: np.random.Generator) -> Integers:
 
 def rows_of(normals: Class, curved: Class, tumours: Class) -> dict[str, Draw]:
     """What to draw, by name; `curved`: the normals after the curve."""
-    like = tumours.features
+    like, slices = tumours.moments, tumours.features
 
     def independent(by: np.random.Generator) -> float:
         each = (np.ones(len(side.features), np.int64) for side in (normals, tumours))
         return frechet(*(in_groups(sizes, 0, like, by) for sizes in each)).distance
 
+    def patients(sizes: Integers, correlation: float, by: np.random.Generator) -> float:
+        """Of two draws, grouped as given and as the tumours are."""
+        rows = in_groups(sizes, correlation, like, by)
+        return frechet(rows, in_groups(tumours.sizes, tumours.correlation, like, by)).distance
+
+    def to_the_slices(by: np.random.Generator) -> float:
+        return frechet(in_groups(normals.sizes, normals.correlation, like, by), slices).distance
+
     def half(found: Class, by: np.random.Generator, real: bool) -> float:
         one, other = half_and_half(found, by)
         if real:
             return frechet(one.features, other.features).distance
-        both = (in_groups(x.sizes, found.correlation, found.features, by) for x in (one, other))
+        both = (in_groups(x.sizes, found.correlation, found.moments, by) for x in (one, other))
         return frechet(*both).distance
 
-    def some(by: np.random.Generator, even: bool) -> Integers:
+    def some(by: np.random.Generator, even: bool, real: bool) -> float:
         chosen = evened(curved, by)
-        return chosen if even else by.permutation(len(curved.patients))[: len(chosen)]
-
-    def real(by: np.random.Generator, even: bool) -> float:
-        return frechet(curved.features[some(by, even)], like).distance
-
-    def fewer(by: np.random.Generator, even: bool) -> float:
-        sizes = curved.of(some(by, even)).sizes
-        rows = in_groups(sizes, curved.correlation, like, by)
-        return frechet(rows, in_groups(tumours.sizes, tumours.correlation, like, by)).distance
+        if not even:
+            chosen = by.permutation(len(curved.patients))[: len(chosen)]
+        fewer = curved.of(chosen)
+        if real:
+            return frechet(fewer.features, slices).distance
+        return patients(fewer.sizes, curved.correlation, by)
 
     return {
         "independent, drawn": independent,
-        "patients, drawn": lambda by: drawn(normals, tumours, like, by),
+        "patients, drawn": lambda by: patients(normals.sizes, normals.correlation, by),
+        "alike, drawn": lambda by: patients(normals.sizes, tumours.correlation, by),
+        "to the slices, drawn": to_the_slices,
         "half the tumours, real": lambda by: half(tumours, by, True),
         "half the tumours, drawn": lambda by: half(tumours, by, False),
         "half the normals, real": lambda by: half(normals, by, True),
         "half the normals, drawn": lambda by: half(normals, by, False),
-        "evened, real": lambda by: real(by, True),
-        "evened, drawn": lambda by: fewer(by, True),
-        "uneven, real": lambda by: real(by, False),
-        "uneven, drawn": lambda by: fewer(by, False),
+        "evened, real": lambda by: some(by, True, True),
+        "evened, drawn": lambda by: some(by, True, False),
+        "uneven, real": lambda by: some(by, False, True),
+        "uneven, drawn": lambda by: some(by, False, False),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("set", type=Path, help="prepared with --groups, tumour and one other label")
-    parser.add_argument("--draws", type=int, default=15, help="of each row")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    options = parser.parse_args()
-    tumour = read_slice_set(options.set, label="tumour")
-    normal = read_slice_set(options.set, label="nontumour")
-    if normal.groups is None or tumour.groups is None:
-        raise SystemExit(f"{options.set}: patients are unknown; prepare it with --groups")
+def classes_of(path: Path) -> dict[str, Class]:
+    """Of a prepared set: the normals to train on, the same by one curve, and all tumours."""
+    normal, tumour = two_classes(path)
     patients = normal.groups[~normal.held_out]
+    for whose in (patients, tumour.groups):
+        if len(np.unique(whose)) == len(whose):
+            raise UsageError(f"{path}: each patient has one slice, which says nothing of patients")
     greys = on_quantiles(normal.train, normal.train, tumour.train)
-    normals, curved, tumours = (
-        Class(random_features(slices, shown=False), whose)
-        for slices, whose in (
-            (normal.train, patients),
-            (greys, patients),
-            (tumour.slices, tumour.groups),
-        )
-    )
+    return {
+        "normals": Class(random_features(normal.train, shown=False), patients),
+        "curved": Class(random_features(greys, shown=False), patients),
+        "tumours": Class(random_features(tumour.slices, shown=False), tumour.groups),
+    }
+
+
+def run(options: argparse.Namespace) -> None:
+    classes = classes_of(options.set)
+    facts = {name: found.facts() for name, found in classes.items()}
     document = {
         "benchmark": "results_patients",
         "machine": machine(),
         "draws": options.draws,
-        "normals": normals.facts(),
-        "curved": curved.facts(),
-        "tumours": tumours.facts(),
+        **facts,
         "rows": {},
     }
-    for name in ("normals", "curved", "tumours"):
-        print(f"{name:8}" + ", ".join(f"{what} {x:.3g}" for what, x in document[name].items()))
-    for name, draw in rows_of(normals, curved, tumours).items():
+    for name, told in facts.items():
+        print(f"{name:8}" + ", ".join(f"{what} {x:.3g}" for what, x in told.items()))
+    for name, draw in rows_of(**classes).items():
         found = sorted(draw(np.random.default_rng(seed)) for seed in range(options.draws))
         document["rows"][name] = found
         print(f"{name:24}{found[len(found) // 2]:.4f} ({found[0]:.4f} to {found[-1]:.4f})")
         write_json(options.json, document)
 
 
+def main() -> int:
+    return in_one_line(run, arguments(__doc__).parse_args())
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -33,7 +33,7 @@ def test_groups_are_drawn_from_the_features_own_distribution(correlation):
     draws = np.random.default_rng(0)
     features = normal(draws, 5000)
     sizes = np.tile([1, 2, 5], 5000)
-    rows = patients.in_groups(sizes, correlation, features, draws)
+    rows = patients.in_groups(sizes, correlation, patients.moments_of(features), draws)
     np.testing.assert_allclose(rows.mean(0), features.mean(0), atol=0.08)
     np.testing.assert_allclose(np.cov(rows.T), np.cov(features.T), atol=0.3)
     groups = np.repeat(np.arange(len(sizes)), sizes)
@@ -47,7 +47,8 @@ def test_groups_are_drawn_from_the_features_own_distribution(correlation):
 def a_class(sizes, correlation, seed):
     draws = np.random.default_rng(seed)
     sizes = np.asarray(sizes)
-    rows = patients.in_groups(sizes, correlation, normal(draws, 2000), draws)
+    moments = patients.moments_of(normal(draws, 2000))
+    rows = patients.in_groups(sizes, correlation, moments, draws)
     return patients.Class(rows, np.repeat(np.arange(len(sizes)) * 3, sizes))
 
 
@@ -93,14 +94,78 @@ def test_rows_of_classes_that_are_as_the_draws_suppose():
     assert medians["half the normals, drawn"] > 4 * drawn
 
 
-def test_evened_rows_are_of_fewer_slices_of_as_many_patients():
-    """The real rows against the same by hand."""
-    few, many = a_class([40, 40, 3, 1], 0.5, 1), a_class([2] * 150, 0.9, 2)
-    rows = patients.rows_of(few, few.of(np.arange(84)[::-1]), many)
-    chosen = patients.evened(few.of(np.arange(84)[::-1]), np.random.default_rng(4))
-    assert len(chosen) == 14
-    by_hand = frechet(few.features[::-1][chosen], many.features).distance
-    assert rows["evened, real"](np.random.default_rng(4)) == pytest.approx(by_hand)
-    uneven = [rows["uneven, real"](np.random.default_rng(seed)) for seed in range(9)]
-    assert len(set(uneven)) == 9
-    assert by_hand not in uneven
+UNEVEN = [40, 40, 3, 1]
+NORMALS, CURVED = a_class(UNEVEN, 0.5, 1), a_class(UNEVEN, 0.8, 2)
+TUMOURS = a_class([2] * 150, 0.9, 3)
+
+
+def each_drawn(monkeypatch, name):
+    """Sizes, correlation and moments of the draws of one row, and what was measured of what."""
+    drawn, measured = [], []
+
+    def in_groups(sizes, correlation, like, by):
+        drawn.append((list(sizes), correlation, like))
+        return REAL(sizes, correlation, like, by)
+
+    def distance(one, other):
+        measured.append((one, other))
+        return frechet(one, other)
+
+    monkeypatch.setattr(patients, "in_groups", in_groups)
+    monkeypatch.setattr(patients, "frechet", distance)
+    patients.rows_of(NORMALS, CURVED, TUMOURS)[name](np.random.default_rng(4))
+    ((one, other),) = measured
+    return drawn, one, other
+
+
+REAL = patients.in_groups
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "correlation"),
+    [
+        ("independent, drawn", [1] * 84, 0),
+        ("patients, drawn", UNEVEN, NORMALS.correlation),
+        ("alike, drawn", UNEVEN, TUMOURS.correlation),
+        ("to the slices, drawn", UNEVEN, NORMALS.correlation),
+        ("evened, drawn", [5, 5, 3, 1], CURVED.correlation),
+    ],
+)
+def test_what_is_drawn(monkeypatch, name, sizes, correlation):
+    drawn, _, other = each_drawn(monkeypatch, name)
+    assert drawn[0][:2] == (sizes, correlation)
+    assert all(like is TUMOURS.moments for _, _, like in drawn)
+    if name == "to the slices, drawn":
+        assert len(drawn) == 1
+        assert other is TUMOURS.features
+    elif name == "independent, drawn":
+        assert drawn[1][:2] == ([1] * 300, 0)
+    else:
+        assert drawn[1][:2] == ([2] * 150, TUMOURS.correlation)
+
+
+@pytest.mark.parametrize(("found", "name"), [(NORMALS, "normals"), (TUMOURS, "tumours")])
+def test_halves_are_drawn_by_their_own_moments(monkeypatch, found, name):
+    drawn, one, other = each_drawn(monkeypatch, f"half the {name}, drawn")
+    assert sorted(drawn[0][0] + drawn[1][0]) == sorted(found.sizes)
+    assert len(drawn[0][0]) == len(drawn[1][0])
+    for _, correlation, like in drawn:
+        assert correlation == found.correlation
+        assert like is found.moments
+    assert len(one) + len(other) == len(found.features)
+
+
+def test_evened_and_uneven_are_as_many_slices(monkeypatch):
+    drawn, one, other = each_drawn(monkeypatch, "evened, real")
+    assert drawn == []
+    assert other is TUMOURS.features
+    chosen = patients.evened(CURVED, np.random.default_rng(4))
+    np.testing.assert_array_equal(one, CURVED.features[chosen])
+    _, one, other = each_drawn(monkeypatch, "uneven, real")
+    assert other is TUMOURS.features
+    assert len(one) == len(chosen) == 14
+    assert all(row in CURVED.features for row in one)
+    drawn, _, _ = each_drawn(monkeypatch, "uneven, drawn")
+    assert sum(drawn[0][0]) == 14
+    assert max(drawn[0][0]) > 5
+    assert drawn[0][1] == CURVED.correlation
