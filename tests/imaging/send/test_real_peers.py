@@ -173,7 +173,8 @@ def test_orthanc_stores_what_emit_writes(emitted: Path, tmp_path: Path) -> None:
 
 @needs_storescp
 def test_storescp_with_several_associations(phantom: Path, tmp_path: Path) -> None:
-    with dicom_servers.storescp(tmp_path / "scp", "--fork") as server:
+    """A second for each file: or the first association sends all before the last stands."""
+    with dicom_servers.storescp(tmp_path / "scp", "--fork", "--sleep-after", "1") as server:
         options = SendOptions(OPTIONS.limits, associations=3, state=tmp_path / "state")
         result = send(phantom, Peer.parse(str(server)), options)
     assert result.sent == len(list((tmp_path / "scp" / "stored").iterdir()))
