@@ -17,6 +17,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 from prepare_inputs import InProcess, contents, folder, in_process, write_series
 
 from fastmrigan.errors import InputRejected, Interrupted, UsageError
@@ -286,22 +287,40 @@ def test_the_number_of_workers_changes_nothing(tmp_path: Path, source: Path, mon
 
 @pytest.mark.slow
 def test_killed_at_random(tmp_path: Path) -> None:
-    """kill -9 of the whole command at six random moments, then left alone."""
-    source = folder(tmp_path / "in", 600)
+    """kill -9 of the whole command at random moments of its start and of its work, then left alone.
+
+    The pictures are large: what is finished is written down every half second, so the work has to
+    take several of them.
+    """
+    source, draw, kept = tmp_path / "in", random.Random(0), []
+    source.mkdir()
+    noise = np.random.default_rng(0)
+    for i in range(80):
+        side = 1000 + i  # no two alike
+        Image.fromarray(noise.integers(0, 256, (side, side), np.uint8)).save(source / f"{i}.png")
     write_series(source / "series", 40)
-    command = [sys.executable, "-m", "fastmrigan", "prepare", source, "--size", "64", "--out"]
+    command = [sys.executable, "-m", "fastmrigan", "prepare", source, "--size", "64"]
+    command += ["--workers", "2", "--out"]
     began = time.monotonic()
     subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
-    patience, draw, kept = time.monotonic() - began, random.Random(0), []
-    for _ in range(6):
+    patience, journal = time.monotonic() - began, tmp_path / ".out.making" / "journal.jsonl"
+    for into_the_work in (False, True, True, False, True):
         with subprocess.Popen([*command, tmp_path / "out"], stderr=subprocess.DEVNULL) as process:
-            time.sleep(draw.uniform(0.4, 1.1) * patience)
+            before = lines(journal)
+            while into_the_work and process.poll() is None and lines(journal) <= max(before, 1):
+                time.sleep(0.005)
+            time.sleep(draw.uniform(0, 0.1 if into_the_work else 0.5 * patience))
             process.kill()
-        journal = tmp_path / ".out.making" / "journal.jsonl"
-        kept.append(len(journal.read_bytes().splitlines()) if journal.exists() else 0)
-        if (tmp_path / "out").exists():
-            shutil.rmtree(tmp_path / "out")
-    assert any(kept)
+        kept.append(lines(journal))
+    assert max(kept) > 1  # more than its head
     subprocess.run([*command, tmp_path / "out"], check=True, capture_output=True)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "whole"]
+
+
+def lines(journal: Path) -> int:
+    """How many it has; 0 where there is none."""
+    try:
+        return len(journal.read_bytes().splitlines())
+    except FileNotFoundError:
+        return 0
