@@ -65,7 +65,7 @@ def test_every_paper_and_recipe_has_its_place(page):
         "| betas | (0.5, 0.999) | `optimiser.betas` = [0.5, 0.999]. | implemented |",
         "| `tumour-dcgan64-improved` | generator 3,574,656, discriminator 2,763,520 "
         "| other than `tumour-dcgan64`: `augmentation.horizontal_flip` = true, "
-        "`augmentation.diffaugment` = [translation, cutout, colour], `batch` = 32, "
+        "`augmentation.diffaugment` = [translation], `batch` = 32, "
         "`epochs` = 400, `precision` = bf16, `label` = tumour |",
         "| `tumour-dcgan64` | generator 3,574,656, discriminator 2,763,520 "
         "| `ema` = {decay: 0.999, ramp: true} |",
