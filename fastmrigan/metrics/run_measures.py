@@ -76,11 +76,15 @@ def discriminator_measures(run: Path, real: SliceSet, made: SliceSet, seed: int)
                 f"discriminator: {name}",
                 right / len(slices),
                 "context",
-                "By the run's own discriminator. It has seen the training slices: a large gap to "
-                "the held-out ones means that it learned them by heart."
-                if is_real
-                else "By the run's own discriminator. Near 100 % it still tells them apart with "
-                "ease; near 50 % it cannot.",
+                (
+                    "By the run's own discriminator. It has seen the training slices: a large gap "
+                    "to the held-out ones means that it learned them by heart."
+                    if is_real
+                    else "By the run's own discriminator. Near 100 % it still tells them apart "
+                    "with ease; near 50 % it cannot."
+                )
+                + " It is that of one step: the share may swing by tens of points from step to "
+                "step, which the interval does not count.",
                 share=True,
                 interval=wilson(right, len(slices)),
                 section="run",
