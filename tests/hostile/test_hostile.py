@@ -53,7 +53,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Outco
     for name, make in archives.items():
         (folder / name).write_bytes(make())
     tasks = [(name, (folder / name, folder / "scratch")) for name in archives]
-    with DecodePool(measured_open, workers=1, seconds=PATIENCE, memory=MAX_BYTES) as pool:
+    with DecodePool(measured_open, workers=1, seconds=MAX_SECONDS, memory=MAX_BYTES) as pool:
         yield dict(zip(archives, pool.run(tasks), strict=True))
     assert list((folder / "scratch").iterdir()) == []
     assert {path.name for path in folder.iterdir()} == {"scratch", *archives}
