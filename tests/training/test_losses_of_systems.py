@@ -16,6 +16,7 @@ from fastmrigan.training.patches import draw_filters, patch_distance
 from fastmrigan.training.structure import structure_loss
 from fastmrigan.training.systems import Batch, Clock, cyclegan, system_of
 from fastmrigan.training.tone import Tones, toned
+from fastmrigan.training.transport import network_of, transport_loss
 
 START = Clock(0, 0.0, 6)
 
@@ -151,6 +152,26 @@ def test_a_run_goes_on_with_the_last_slices():
     assert len(system.recent) == 4
     for name, last in system.recent.items():
         assert torch.equal(resumed.recent[name].state_dict()["slices"], last.state_dict()["slices"])
+
+
+@pytest.mark.parametrize("speed", ["true", "false"])
+def test_transport(speed):
+    """Translations to the target are held to the features that their pass gives them."""
+    name, settings = "t1-t2-cyclegan-unet-v1", (f"speed={speed}", "generator.dropout=0")
+    _, without, a, b = started(name, *settings)
+    usual = without.step(Batch(b, a), START)
+    own = ("losses.transport=3", "losses.transport_batch=2")
+    _, system, a, b = started(name, *settings, *own)
+    plan = system.plan(2, START)
+    with torch.no_grad():
+        made = system.networks["generator"](plan["transport_source"])
+    wanted = transport_loss(made, network_of(plan), plan["transport_wanted"])
+    assert wanted > 0
+    found = system.step(Batch(b, a), START)
+    close(found["loss_transport_target"], wanted)
+    close(found["loss_g"], usual["loss_g"] + 3 * wanted)
+    assert "loss_transport_source" not in found
+    assert "loss_transport_target" not in usual
 
 
 def test_a_number_of_slices_without_patches_is_refused():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastmrigan.training.augmenting import SHOWN
-from fastmrigan.training.data import TrainingData
+from fastmrigan.training.data import TrainingData, with_channels
 from fastmrigan.training.distributed import Ranks
 from fastmrigan.training.guards import seed_of
 from fastmrigan.training.image_pool import ImagePool
@@ -24,8 +24,9 @@ from fastmrigan.training.structure import structure_loss
 from fastmrigan.training.systems.base import Batch, Clock, Plan, Rows
 from fastmrigan.training.systems.translating import TranslatingSystem, evenly
 from fastmrigan.training.tone import fit_tones, toned
+from fastmrigan.training.transport import Transport, network_of, transport_loss
 
-PATCH_STREAM = 255  # stream of draws_of; what discriminators are shown has 16 to 21
+PATCH_STREAM, TRANSPORT_STREAM = 255, 254  # of draws_of; what discriminators are shown has 16 to 21
 
 
 class CycleGan(TranslatingSystem):
@@ -54,6 +55,7 @@ class CycleGan(TranslatingSystem):
         self.pools = {name: ImagePool(recipe.pool) for name in ("target", "source")}
         self.recent: dict[str, RecentSlices] = {}  # made and real ones of each side, once needed
         self.tones: dict[str, Tensor] = {}  # curves to target and source, once they are needed
+        self.transport = Transport(ranks)
         self.begin_stream(0)
         self.merges_g = recipe.speed and not has_batch_norm(self.networks["generator"])
         self.merges_d = recipe.speed and not has_batch_norm(self.networks["discriminator"])
@@ -93,6 +95,26 @@ class CycleGan(TranslatingSystem):
             if not self.tones:
                 self.tones, _ = self.fit_tones()
             plan |= {f"tone_{made}": knots for made, knots in self.tones.items()}
+        if weights.transport:
+            plan |= self.transport_plan(clock)
+        return plan
+
+    def transport_plan(self, clock: Clock) -> Plan:
+        sources = self.data.sources
+        assert sources is not None
+        if self.transport.over(clock.step):
+            draws = draws_of(seed_of(self.recipe.seed, clock.stream), clock.step, TRANSPORT_STREAM)
+            with self.timer.phase("transport"), self.half():
+                self.transport.begin(
+                    clock.step,
+                    sources,
+                    self.data.slices,
+                    lambda slices: self.translated("generator", slices, averaged=False),
+                    draws,
+                    self.recipe.losses.transport_batch,
+                )
+        plan = self.transport.plan(clock.step, sources)
+        plan["transport_source"] = with_channels(plan["transport_source"], self.recipe.channels)
         return plan
 
     def prepare(self) -> Iterator[str]:
@@ -204,6 +226,13 @@ class CycleGan(TranslatingSystem):
         if weights.tone:
             parts[f"loss_tone_{made}"] = l1(fake, toned(given, plan[f"tone_{made}"]))
             loss = loss + plan["tone"] * parts[f"loss_tone_{made}"]
+        if weights.transport and not back:
+            with self.half():
+                whole = self.runs["generator"](plan["transport_source"])
+            parts["loss_transport_target"] = transport_loss(
+                whole, network_of(plan), plan["transport_wanted"]
+            )
+            loss = loss + weights.transport * parts["loss_transport_target"]
         return loss, parts, fake
 
     def patches_apart(self, fake: Tensor, real: Tensor, made: str, plan: Plan) -> Tensor:
@@ -271,7 +300,8 @@ class CycleGan(TranslatingSystem):
     def more_state(self) -> dict[str, Any]:
         pools = {f"pool_{name}": pool.state_dict() for name, pool in self.pools.items()}
         recent = {name: slices.state_dict() for name, slices in self.recent.items()}
-        return pools | {"recent": recent, "tones": self.tones}
+        transport = self.transport.state_dict()
+        return pools | {"recent": recent, "tones": self.tones, "transport": transport}
 
     def load_more_state(self, state: dict[str, Any]) -> None:
         for name, pool in self.pools.items():
@@ -279,3 +309,4 @@ class CycleGan(TranslatingSystem):
         for name, slices in state.get("recent", {}).items():
             self.recent_of(name).load_state_dict(slices)
         self.tones = state.get("tones", {})
+        self.transport.load_state_dict(state.get("transport", {}))
