@@ -38,6 +38,14 @@ def slice_features(slices: Tensor, network: Sequence[Tensor]) -> Tensor:
         return embed(resize_area(grey, min(SIDE, grey.shape[-1])), network)
 
 
+@torch.no_grad()
+def features_of(slices: Tensor, network: Sequence[Tensor], device: torch.device) -> Tensor:
+    """`slice_features` of many slices, taken on `device`; on the CPU."""
+    there = [layer.to(device) for layer in network]
+    parts = [slice_features(part.to(device), there) for part in slices.split(CHUNK)]
+    return torch.cat(parts).cpu()
+
+
 def transported(made: Tensor, real: Tensor) -> Tensor:
     """Rows [N, d] where the optimal transport puts them that gives them the mean and the
     covariance of rows [M, d], N and M at least 2; float32. Of fewer rows than d it moves them
@@ -89,26 +97,22 @@ class Transport:
         translated: Callable[[Tensor], Tensor],
         draws: np.random.Generator,
         batch: int,
+        device: torch.device,
     ) -> None:
-        """A pass over `sources` [N, 1, H, W], `batch` of them a step and rank."""
+        """A pass over `sources` [N, 1, H, W], `batch` of them a step and rank. Features are taken
+        on `device`; what is kept is on the CPU."""
         from fastmrigan.metrics.features import draw_weights
 
         rows, others = (
             torch.from_numpy(draws.permutation(len(side))[:SLICES]) for side in (sources, targets)
         )
-        sides = translated(sources[rows]), targets[others]
+        made, real = translated(sources[rows]), targets[others]
         seeds = draws.integers(2**32, size=NETWORKS)
         networks = [list(draw_weights(np.random.RandomState(int(seed)))) for seed in seeds]
-        with torch.no_grad():
-            wanted = [
-                transported(
-                    *(
-                        torch.cat([slice_features(part, network) for part in side.split(CHUNK)])
-                        for side in sides
-                    )
-                )
-                for network in networks
-            ]
+        wanted = [
+            transported(*(features_of(side, network, device) for side in (made, real)))
+            for network in networks
+        ]
         self._state = {
             "began": step,
             "batch": batch,

@@ -174,6 +174,14 @@ def test_transport(speed):
     assert "loss_transport_target" not in usual
 
 
+def test_one_slice_has_nowhere_to_be_carried():
+    recipe = small("t2-tumour-cyclegan", "losses.transport=3", "batch=1")
+    data = TrainingData(slices(2, 5, recipe.size), {}, slices(1, 6, recipe.size))
+    system = system_of(recipe)(recipe, data, torch.device("cpu"), Ranks())
+    with pytest.raises(UsageError, match="needs 2 slices of each side at least, got 1; prepare"):
+        list(system.prepare())
+
+
 def test_a_number_of_slices_without_patches_is_refused():
     with pytest.raises(UsageError, match="of how many slices: give"):
         small("t1-t2-cyclegan-unet-v1", "losses.patches_of=20")

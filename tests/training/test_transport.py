@@ -21,6 +21,8 @@ from fastmrigan.training.transport import (
     transported,
 )
 
+CPU = torch.device("cpu")
+
 
 def rows(count, seed, columns=6):
     draws = np.random.default_rng(seed)
@@ -92,7 +94,7 @@ def pass_of(batch, ranks, step=3, count=7):
     transport = Transport(ranks)
     sources, targets = blurred(count, 1), blurred(9, 2, bright=0.3)
     draws = np.random.default_rng(5)
-    transport.begin(step, sources, targets, lambda slices: slices * 0.5, draws, batch)
+    transport.begin(step, sources, targets, lambda slices: slices * 0.5, draws, batch, CPU)
     return transport, sources, targets
 
 
@@ -166,7 +168,7 @@ def test_slices_held_to_it_come_nearer_by_a_network_it_never_saw():
         if transport.over(step):
             draws = np.random.default_rng(step)
             with torch.no_grad():
-                transport.begin(step, sources, targets, translated, draws, 8)
+                transport.begin(step, sources, targets, translated, draws, 8, CPU)
         plan = transport.plan(step, sources)
         assert plan["transport_wanted"].shape == (8, DIMENSION)
         loss = transport_loss(

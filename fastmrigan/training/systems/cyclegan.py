@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastmrigan.errors import UsageError
 from fastmrigan.training.augmenting import SHOWN
 from fastmrigan.training.data import TrainingData, with_channels
 from fastmrigan.training.distributed import Ranks
@@ -112,12 +113,21 @@ class CycleGan(TranslatingSystem):
                     lambda slices: self.translated("generator", slices, averaged=False),
                     draws,
                     self.recipe.losses.transport_batch,
+                    self.device,
                 )
         plan = self.transport.plan(clock.step, sources)
         plan["transport_source"] = with_channels(plan["transport_source"], self.recipe.channels)
         return plan
 
     def prepare(self) -> Iterator[str]:
+        if self.recipe.losses.transport:
+            assert self.data.sources is not None
+            fewest = min(len(self.data.sources), len(self.data.slices))
+            if fewest < 2:
+                raise UsageError(
+                    f"losses.transport: needs 2 slices of each side at least, got {fewest}; "
+                    "prepare more slices, or --set losses.transport=0"
+                )
         if self.recipe.losses.tone and not self.tones:
             yield "train: fitting the curves of grey levels"
             self.tones, doubts = self.fit_tones()
