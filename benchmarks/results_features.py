@@ -78,16 +78,24 @@ def run(options: argparse.Namespace) -> None:
         "one curve": on_quantiles(normals.train, normals.train, tumours.train),
         "translated": made,
     }
-    document = {"benchmark": "results_features", "machine": machine(), "rows": {}}
+    document = {
+        "benchmark": "results_features",
+        "machine": machine(),
+        "normals": len(normals.train),
+        "tumours": len(tumours.slices),
+        "rows": {},
+    }
     print(f"{len(made)} slices against {len(tumours.slices)} tumour slices; left: % of the first's")
     print(f"{'':14}{'fd-random':>11}{'left':>6}{'others, left':>22}{'radiomic':>10}{'left':>6}")
     first = None
     for name, slices in rows.items():
         found = distances(slices, tumours.slices, options.draws)
         first = first or found
-        left = Distances(*(100 * np.divide(*both) for both in zip(found, first, strict=True)))
+        left = Distances(
+            *((100 * np.divide(*both)).tolist() for both in zip(found, first, strict=True))
+        )
+        document["rows"][name] = found._asdict() | {"left": left._asdict()}
         others = np.sort(left.others)
-        document["rows"][name] = found._asdict() | {"left": left._asdict() | {"others": [*others]}}
         spread = f"{np.median(others):.0f} ({others[0]:.0f} to {others[-1]:.0f})"
         print(
             f"{name:14}{found.fd_random:11.4f}{left.fd_random:6.0f}{spread:>22}"

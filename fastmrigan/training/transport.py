@@ -1,12 +1,12 @@
 """Where the translations of whole slices are to go so that they lie among the other side's slices.
 
-A patch and a discriminator of patches do not know where in the head they are, nor what other slices
-look like. The Frechet distance of two sets of slices does: it is what the optimal transport costs
-that carries the normal distribution of the one's features onto that of the other's (Dowson and
-Landau 1982), and that transport tells each slice where its own features belong. So in passes: all
+A patch, and a discriminator of patches, hardly know where in the head they are, nor what other
+slices look like. The Frechet distance of two sets of slices does: it is what the optimal transport
+costs that carries the normal distribution of the one's features onto that of the other's (Dowson
+and Landau 1982), and that transport tells each slice where its own features belong. So in passes:
 sources are translated, each is given the features where the transport puts it, and is held to them
-until the next pass. To follow the distance's gradient batch by batch overshoots: the features'
-moments lag behind the generator.
+until the next pass. The distance's own gradient, batch by batch, overshot (RESULTS.md): the slices
+that a batch is compared with lag behind the generator.
 
 The features are those of random networks (metrics/features.py), drawn anew for each pass.
 """
@@ -48,11 +48,12 @@ def features_of(slices: Tensor, network: Sequence[Tensor], device: torch.device)
 
 def transported(made: Tensor, real: Tensor) -> Tensor:
     """Rows [N, d] where the optimal transport puts them that gives them the mean and the
-    covariance of rows [M, d], N and M at least 2; float32. Of fewer rows than d it moves them
-    within what both span. Rows that are not finite stay: the loss then says so.
+    covariance of rows [M, d], N and M at least 2; float32. Where one is not finite all stay as they
+    are: the loss then says so.
 
     With centred rows X and Y, scaled by the roots of N - 1 and M - 1: W Y, W the polar factor of
-    X Y^T. It is the orthogonal map that leaves the least sum of squares between X and W Y.
+    X Y^T, which is the partial isometry that leaves the least sum of squares between X and W Y.
+    Rows fewer than both d and M span too little to arrive with the whole covariance.
     """
     if not (torch.isfinite(made).all() and torch.isfinite(real).all()):
         return made
@@ -67,8 +68,8 @@ def transported(made: Tensor, real: Tensor) -> Tensor:
 
 
 def transport_loss(made: Tensor, network: Sequence[Tensor], wanted: Tensor) -> Tensor:
-    """Mean squared distance of the features of slices [N, C, H, W] from [N, d]: over all slices of
-    a pass, as it begins, their Frechet distance by this network."""
+    """Mean squared distance of the features of slices [N, C, H, W] from [N, d]. Over all slices of
+    a pass, as it begins: their Frechet distance by this network, but for N in place of N - 1."""
     return (slice_features(made, network) - wanted).square().sum(1).mean()
 
 
@@ -106,6 +107,7 @@ class Transport:
         rows, others = (
             torch.from_numpy(draws.permutation(len(side))[:SLICES]) for side in (sources, targets)
         )
+        others = others[: len(rows)]  # more would have a covariance that so few cannot take on
         made, real = translated(sources[rows]), targets[others]
         seeds = draws.integers(2**32, size=NETWORKS)
         networks = [list(draw_weights(np.random.RandomState(int(seed)))) for seed in seeds]
@@ -120,6 +122,10 @@ class Transport:
             "networks": networks,
             "wanted": wanted,
         }
+
+    def end(self) -> None:
+        """The next step begins a pass."""
+        self._state = {}
 
     def plan(self, step: int, sources: Tensor) -> dict[str, Tensor]:
         """This rank's sources of the step, the features they are held to, the network's layers."""

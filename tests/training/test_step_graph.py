@@ -39,7 +39,7 @@ SYSTEMS = {
     ),
     "cyclegan, transport": (
         "t2-tumour-cyclegan",
-        ["losses.transport=3", "losses.transport_batch=3", "precision=bf16"],
+        ["losses.transport=3", "losses.transport_batch=1", "precision=bf16"],
     ),
     "cyclegan, resnet34": ("ct-mri-cyclegan-resnet", ["pool=0"]),
     "pix2pix": ("pix2pix-attention-unet", [SEEN]),

@@ -9,6 +9,7 @@ import scipy.linalg
 import torch
 from torch import nn
 
+import fastmrigan.training.transport as transport_module
 from fastmrigan.metrics.features import DIMENSION, frozen_weights, random_features
 from fastmrigan.metrics.frechet import frechet, frechet_distance
 from fastmrigan.training.distributed import Ranks
@@ -102,6 +103,8 @@ def pass_of(batch, ranks, step=3, count=7):
 def test_a_pass_shows_every_source_with_its_own_features(batch, world):
     parts = [pass_of(batch, Ranks(rank=rank, world=world))[0] for rank in range(world)]
     _, sources, targets = pass_of(batch, Ranks())
+    by = np.random.default_rng(5)
+    chosen = [by.permutation(count) for count in (7, 9)][1][:7]  # as many targets as sources
     seen = []
     step = 3
     while not parts[0].over(step):
@@ -110,7 +113,7 @@ def test_a_pass_shows_every_source_with_its_own_features(batch, world):
             assert plan["transport_source"].shape == (batch, 1, 32, 32)
             network = network_of(plan)
             by_source = transported(
-                slice_features(sources * 0.5, network), slice_features(targets, network)
+                slice_features(sources * 0.5, network), slice_features(targets[chosen], network)
             )
             for source, wanted in zip(
                 plan["transport_source"], plan["transport_wanted"], strict=True
@@ -130,6 +133,35 @@ def test_steps_take_the_networks_in_turns():
     assert torch.equal(stems[0], stems[NETWORKS])
     assert len({float(stem.sum()) for stem in stems}) == NETWORKS
     assert not any(torch.equal(stem, frozen_weights()[0]) for stem in stems)
+
+
+def test_every_pass_has_networks_of_its_own():
+    transport, sources, targets = pass_of(1, Ranks())
+    first = [network_of(transport.plan(step, sources))[0] for step in range(3, 7)]
+    again = np.random.default_rng(6)
+    transport.begin(10, sources, targets, lambda slices: slices, again, 1, CPU)
+    second = [network_of(transport.plan(step, sources))[0] for step in range(10, 14)]
+    assert not any(torch.equal(one, other) for one in first for other in second)
+
+
+@pytest.mark.parametrize(("most", "sources", "targets"), [(5, 7, 9), (8, 7, 9), (20, 9, 7)])
+def test_a_pass_looks_at_so_many_slices(monkeypatch, most, sources, targets):
+    """No more targets than sources: so few could not take on their covariance."""
+    monkeypatch.setattr(transport_module, "SLICES", most)
+    seen = []
+
+    def watched(made, real):
+        seen.append((len(made), len(real)))
+        return transported(made, real)
+
+    monkeypatch.setattr(transport_module, "transported", watched)
+    draws = np.random.default_rng(0)
+    transport = Transport(Ranks())
+    of_sources = min(most, sources)
+    transport.begin(0, blurred(sources, 1), blurred(targets, 2), lambda x: x, draws, 1, CPU)
+    assert seen == [(of_sources, min(most, targets, of_sources))] * NETWORKS
+    assert transport.over(of_sources)
+    assert not transport.over(of_sources - 1)
 
 
 def test_a_pass_goes_on_from_its_state():
