@@ -56,11 +56,14 @@ def test_rows_against_the_same_by_hand(made, monkeypatch, capsys):
     told = json.loads(path.read_text())["rows"]
     normals, tumours = two_classes(made / "set")
     curved = on_quantiles(normals.train, normals.train, tumours.train)
-    by_hand = {"untranslated": normals.train, "one curve": curved}
+    by_hand = {"untranslated": normals.train, "one curve": curved, "real": tumours.train}
     for name, slices in by_hand.items():
         for key, features in (("fd_random", random_features), ("radiomic", radiomic_features)):
             sides = (features(side, shown=False) for side in (slices, tumours.slices))
             assert told[name][key] == pytest.approx(frechet(*sides).distance, rel=1e-4)
+        sides = (random_features(side, shown=False) for side in (slices, tumours.test))
+        assert told[name]["held_out"] == pytest.approx(frechet(*sides).distance, rel=1e-4)
+    assert len(told["real"]["others"]) == 3
     for row in told.values():
         assert len(set(row["others"])) == 3
         for key in ("fd_random", "radiomic"):
@@ -70,7 +73,7 @@ def test_rows_against_the_same_by_hand(made, monkeypatch, capsys):
     others = np.divide(told["translated"]["others"], told["untranslated"]["others"])
     assert told["translated"]["left"]["others"] == pytest.approx((100 * others).tolist())
     last = sorted(told["translated"]["left"]["others"])
-    line = capsys.readouterr().out.splitlines()[-1]
+    line = capsys.readouterr().out.splitlines()[-2]
     assert f"{last[1]:.0f} ({last[0]:.0f} to {last[2]:.0f})" in line
 
 
