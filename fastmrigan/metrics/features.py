@@ -15,6 +15,7 @@ after area resizing, so slices of 64 to 512 pixels give the same 464 features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -51,7 +52,8 @@ def random_features(slices: Float32, *, label: str = "features", shown: bool = T
     with progress, torch.inference_mode():
         for first in range(0, len(slices), batch):
             chunk = np.ascontiguousarray(slices[first : first + batch])
-            rows[first : first + batch] = _embed(torch.from_numpy(chunk)).numpy()
+            slice_batch = torch.from_numpy(chunk).unsqueeze(1)
+            rows[first : first + batch] = embed(slice_batch, frozen_weights()).numpy()
             progress.advance(len(chunk))
     return rows
 
@@ -61,9 +63,10 @@ def resize_area(x: Tensor, size: int) -> Tensor:
     return x if x.shape[-2:] == (size, size) else F.interpolate(x, (size, size), mode="area")
 
 
-def _embed(slices: Tensor) -> Tensor:
-    stem, second, third, fourth = frozen_weights()
-    x = ((slices + 1) / 2).unsqueeze(1)  # [N, 1, H, W], black is 0 as the padding is
+def embed(slices: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Slices [N, 1, H, W] in [-1, 1] by the network of four `weights`: [N, 464]."""
+    stem, second, third, fourth = weights
+    x = (slices + 1) / 2  # [N, 1, H, W], black is 0 as the padding is
     texture = torch.relu_(F.conv2d(x, stem, padding=2))  # [N, 24, H, W]
     small = resize_area(x, LAYOUT_SIZE)  # [N, 1, 64, 64]
     y = texture if small is x else torch.relu_(F.conv2d(small, stem, padding=2))  # [N, 24, 64, 64]
@@ -91,7 +94,11 @@ def frozen_weights() -> tuple[Tensor, ...]:
     RandomState and not default_rng: NumPy promises its stream never changes (NEP 19), and gives
     no such promise for Generator; a test pins the weights' digest.
     """
-    stream = np.random.RandomState(FEATURES_SEED)
+    return draw_weights(np.random.RandomState(FEATURES_SEED))
+
+
+def draw_weights(stream: np.random.RandomState) -> tuple[Tensor, ...]:
+    """Another network of the same kind."""
     weights = []
     for channels, inputs, kernel in LAYERS:
         draw = stream.standard_normal((channels, inputs, kernel, kernel))

@@ -1,8 +1,8 @@
 """Checkpoints of a run: written whole or not at all, loaded without running code.
 
 A checkpoint is one dict of plain values and tensors: schema, step, elapsed, recipe, dataset, the
-states of networks, averages, optimisers, image pools and recent slices, the watch's memory, and the
-states of every process's random-number generators.
+states of networks, averages, optimisers, image pools, recent slices and the pass of the transport,
+the watch's memory, and the states of every process's random-number generators.
 """
 
 from __future__ import annotations

@@ -13,15 +13,17 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from fastmrigan.errors import FastMriganError, UsageError
+from fastmrigan.errors import FastMriganError, InputRejected, UsageError
+
+T = TypeVar("T")
 
 # What gloo and NCCL say where the process at the other end is gone.
 PEER_SIGNS = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
@@ -67,6 +69,17 @@ class Ranks:
         up = torch.tensor(int(flag))
         torch.distributed.all_reduce(up, torch.distributed.ReduceOp.MAX, group=self.control)
         return bool(up)
+
+    def together(self, read: Callable[[], T]) -> T:
+        """What `read` gives; where it raises InputRejected on one rank, on all; all must ask."""
+        fault = None
+        try:
+            found = read()
+        except InputRejected as error:
+            fault = str(error)
+        if self.any(fault is not None):
+            raise InputRejected(next(filter(None, self.gather(fault))))
+        return found
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the ranks of a CPU tensor; all ranks must ask."""

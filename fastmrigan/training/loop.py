@@ -198,14 +198,7 @@ class Loop(Session):
 
     def read(self, batches: Batches) -> Batch:
         """The step's batch; where one rank cannot read its part, InputRejected on all of them."""
-        fault = None
-        try:
-            batch = batches.of_step(self.step)
-        except InputRejected as error:
-            fault = str(error)
-        if self.ranks.any(fault is not None):
-            raise InputRejected(next(filter(None, self.ranks.gather(fault))))
-        return batch
+        return self.ranks.together(lambda: batches.of_step(self.step))
 
     def go_back(self, fault: str) -> None:
         """To the last checkpoint with other random numbers, where the recipe says so and there is

@@ -22,6 +22,7 @@ COMPONENTS = {
     "loss_structure_source": "structure, source",
     "loss_patches_target": "patches, target",
     "loss_patches_source": "patches, source",
+    "loss_transport_target": "transport, target",
     "loss_tone_target": "grey levels, target",
     "loss_tone_source": "grey levels, source",
     "loss_g_adversarial": "adversarial",

@@ -192,7 +192,8 @@ class GanDeviations(Section):
 
 class CycleLosses(Section):
     """adversarial_weight * L_GAN + cycle * L_cyc + identity * L_identity + structure * L_structure
-    + patches * L_patches + tone * L_tone, both directions summed."""
+    + patches * L_patches + tone * L_tone, both directions summed, + transport * L_transport, which
+    is of the direction to the target alone."""
 
     adversarial: Literal["log", "lsgan"] = "lsgan"
     adversarial_weight: NonNegativeFloat = 1.0
@@ -208,6 +209,9 @@ class CycleLosses(Section):
     # Over so many the tone's weight falls to 0 in a line, and that of the patches rises from 0;
     # more than there are: neither comes to its end. Without tone that of the patches is constant.
     tone_epochs: PositiveInt = 100
+    # Squared distance of random features of whole slices from where optimal transport puts them.
+    transport: NonNegativeFloat = 0.0
+    transport_batch: Annotated[int, Field(ge=1, le=512)] = 16  # sources translated for it a step
     discriminator: PositiveFloat = 0.5  # times (loss on real + loss on fake)
 
 

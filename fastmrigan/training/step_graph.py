@@ -90,7 +90,8 @@ class StepGraph:
         if self.rows is None:
             source = None if batch.source is None else batch.source.clone()
             self.batch = Batch(batch.target.clone(), source)
-            self.plan = {name: draws.to(self.system.device) for name, draws in plan.items()}
+            device = self.system.device  # copies: a plan may show what the system keeps
+            self.plan = {name: draws.to(device, copy=True) for name, draws in plan.items()}
             self.rows = self.recording.record(lambda: self.system.program(self.batch, self.plan))
         for buffer, side in zip(self.batch, batch, strict=True):
             if buffer is not None and side is not None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from small_systems import slices, small
 
-from fastmrigan.errors import UsageError
+from fastmrigan.errors import InputRejected, UsageError
 from fastmrigan.training.data import TrainingData
 from fastmrigan.training.distributed import Ranks
 from fastmrigan.training.order import draws_of
@@ -16,6 +16,12 @@ from fastmrigan.training.patches import draw_filters, patch_distance
 from fastmrigan.training.structure import structure_loss
 from fastmrigan.training.systems import Batch, Clock, cyclegan, system_of
 from fastmrigan.training.tone import Tones, toned
+from fastmrigan.training.transport import (
+    network_of,
+    slice_features,
+    transport_loss,
+    transported,
+)
 
 START = Clock(0, 0.0, 6)
 
@@ -151,6 +157,81 @@ def test_a_run_goes_on_with_the_last_slices():
     assert len(system.recent) == 4
     for name, last in system.recent.items():
         assert torch.equal(resumed.recent[name].state_dict()["slices"], last.state_dict()["slices"])
+
+
+def of_generator(system):
+    return torch.cat([x.grad.flatten() for x in system.networks["generator"].parameters()])
+
+
+@pytest.mark.parametrize("speed", ["true", "false"])
+def test_transport(speed):
+    """Translations to the target are held to the features that their pass gives them."""
+    name, settings = "t1-t2-cyclegan-unet-v1", (f"speed={speed}", "generator.dropout=0")
+    _, without, a, b = started(name, *settings)
+    usual = without.step(Batch(b, a), START)
+    own = ("losses.transport=3", "losses.transport_batch=2", "ema={decay: 0.5, ramp: false}")
+    _, system, a, b = started(name, *settings, *own)
+    for weights in system.ema["generator"].parameters():
+        weights.data.mul_(0.5)  # a pass begins with the network as it is, not with its average
+    plan = system.plan(2, START)
+    network, sources = network_of(plan), system.data.sources
+    generator = copy.deepcopy(system.networks["generator"])
+    with torch.no_grad():
+        made, real = generator(sources), system.data.slices
+        carried = transported(slice_features(made, network), slice_features(real, network))
+    chosen = [
+        (sources == one).flatten(1).all(1).nonzero().item() for one in plan["transport_source"]
+    ]
+    close(plan["transport_wanted"], carried[chosen])
+    wanted = transport_loss(generator(plan["transport_source"]), network, carried[chosen])
+    assert wanted > 0
+    found = system.step(Batch(b, a), START)
+    close(found["loss_transport_target"], wanted)
+    close(found["loss_g"], usual["loss_g"] + 3 * wanted)
+    assert set(found) - set(usual) == {"loss_transport_target"}
+    (3 * wanted).backward()
+    added = torch.cat([x.grad.flatten() for x in generator.parameters()])
+    difference = of_generator(system) - of_generator(without) - added
+    assert difference.norm() < 0.01 * added.norm()
+    assert added.norm() > 0
+
+
+def test_one_slice_has_nowhere_to_be_carried():
+    recipe = small("t2-tumour-cyclegan", "losses.transport=3", "batch=1")
+    data = TrainingData(slices(2, 5, recipe.size), {}, slices(1, 6, recipe.size))
+    with pytest.raises(UsageError, match="needs 2 slices of each side at least, got 1; prepare"):
+        system_of(recipe)(recipe, data, torch.device("cpu"), Ranks())
+
+
+def test_transport_is_not_for_batch_norm():
+    settings = ("losses.transport=3", "generator={network: unet, width: 4, norm: batch}")
+    with pytest.raises(UsageError, match="batch norm, and translates a batch in training other"):
+        started("t2-tumour-cyclegan", *settings)
+
+
+def test_slices_that_cannot_be_read_leave_the_pools_alone(monkeypatch):
+    """What is saved then has to be what the steps before left."""
+    _, system, a, b = started("t2-tumour-cyclegan", "losses.transport=3", "pool=3")
+    system.step(Batch(b, a), START)
+    before = copy.deepcopy(system.more_state())
+
+    def unreadable(*_):
+        raise InputRejected("slices.npy: slice 3 cannot be read")
+
+    monkeypatch.setattr(system, "transport_plan", unreadable)
+    with pytest.raises(InputRejected):
+        system.plan(2, Clock(1, 1.0, 6))
+    for name, pool in system.pools.items():
+        now, then = pool.state_dict(), before[f"pool_{name}"]
+        assert all(torch.equal(torch.as_tensor(now[k]), torch.as_tensor(then[k])) for k in then)
+
+
+def test_a_run_taken_back_begins_another_pass():
+    _, system, a, b = started("t2-tumour-cyclegan", "losses.transport=3")
+    system.step(Batch(b, a), START)
+    assert system.more_state()["transport"]
+    system.begin_stream(1)
+    assert not system.more_state()["transport"]
 
 
 def test_a_number_of_slices_without_patches_is_refused():

@@ -37,6 +37,10 @@ SYSTEMS = {
         "t1-t2-cyclegan-unet-v1",
         ["losses.patches=3", "losses.patches_of=5", "losses.tone=2", "losses.tone_epochs=3"],
     ),
+    "cyclegan, transport": (
+        "t2-tumour-cyclegan",
+        ["losses.transport=3", "losses.transport_batch=1", "precision=bf16"],
+    ),
     "cyclegan, resnet34": ("ct-mri-cyclegan-resnet", ["pool=0"]),
     "pix2pix": ("pix2pix-attention-unet", [SEEN]),
     "pix2pix, dropout": ("pix2pix-attention-unet", ["generator.dropout=0.5", EMA]),

@@ -48,11 +48,17 @@ def leaves(value, prefix=""):
 
 
 FEW_SLICES = ("losses.patches=3", "losses.patches_of=5", "losses.tone=2", "losses.tone_epochs=4")
+# Of five sources: passes of two steps, and a run that is stopped within one.
+WHOLE_SLICES = ("losses.transport=3", "losses.transport_batch=4")
 
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [*((name, ()) for name in RECIPES), ("t1-t2-cyclegan-unet-v1", FEW_SLICES)],
+    [
+        *((name, ()) for name in RECIPES),
+        ("t1-t2-cyclegan-unet-v1", FEW_SLICES),
+        ("t2-tumour-cyclegan", WHOLE_SLICES),
+    ],
 )
 def test_resumed_run_ends_with_the_same_bits(tmp_path, data, name, settings):
     augmented = ["augmentation.horizontal_flip=true", "augmentation.resize=1.12", *settings]

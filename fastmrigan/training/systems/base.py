@@ -244,8 +244,8 @@ class System:
         self.load_more_state(state["more"])
 
     def more_state(self) -> dict[str, Any]:
-        """What changes besides, on each rank in its own way: image pools, recent slices. Plain
-        values, tensors."""
+        """What changes besides, on each rank in its own way: image pools, recent slices, the
+        transport's pass. Plain values, tensors."""
         return {}
 
     def load_more_state(self, state: dict[str, Any]) -> None:

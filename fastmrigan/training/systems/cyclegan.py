@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastmrigan.errors import UsageError
 from fastmrigan.training.augmenting import SHOWN
-from fastmrigan.training.data import TrainingData
+from fastmrigan.training.data import TrainingData, with_channels
 from fastmrigan.training.distributed import Ranks
 from fastmrigan.training.guards import seed_of
 from fastmrigan.training.image_pool import ImagePool
@@ -24,8 +25,9 @@ from fastmrigan.training.structure import structure_loss
 from fastmrigan.training.systems.base import Batch, Clock, Plan, Rows
 from fastmrigan.training.systems.translating import TranslatingSystem, evenly
 from fastmrigan.training.tone import fit_tones, toned
+from fastmrigan.training.transport import Transport, network_of, transport_loss
 
-PATCH_STREAM = 255  # stream of draws_of; what discriminators are shown has 16 to 21
+PATCH_STREAM, TRANSPORT_STREAM = 255, 254  # of draws_of; what discriminators are shown has 16 to 21
 
 
 class CycleGan(TranslatingSystem):
@@ -54,9 +56,28 @@ class CycleGan(TranslatingSystem):
         self.pools = {name: ImagePool(recipe.pool) for name in ("target", "source")}
         self.recent: dict[str, RecentSlices] = {}  # made and real ones of each side, once needed
         self.tones: dict[str, Tensor] = {}  # curves to target and source, once they are needed
+        self.transport = Transport(ranks)
+        if isinstance(recipe, CycleGanRecipe) and recipe.losses.transport:
+            self.check_transport()
         self.begin_stream(0)
         self.merges_g = recipe.speed and not has_batch_norm(self.networks["generator"])
         self.merges_d = recipe.speed and not has_batch_norm(self.networks["discriminator"])
+
+    def check_transport(self) -> None:
+        """UsageError where sources could not be held to where they are to go."""
+        assert self.data.sources is not None
+        fewest = min(len(self.data.sources), len(self.data.slices))
+        if fewest < 2:
+            raise UsageError(
+                f"losses.transport: needs 2 slices of each side at least, got {fewest}; prepare "
+                "more slices, or --set losses.transport=0"
+            )
+        if has_batch_norm(self.networks["generator"]):
+            raise UsageError(
+                "losses.transport: the generator has batch norm, and translates a batch in "
+                "training other than slices by themselves; give it instance norm "
+                "(--set generator.norm=instance), or --set losses.transport=0"
+            )
 
     @property
     def identity_weight(self) -> float:
@@ -73,9 +94,9 @@ class CycleGan(TranslatingSystem):
         }
 
     def plan(self, count: int, clock: Clock) -> Plan:
-        plan = super().plan(count, clock)
-        plan |= {f"pool_{name}": pool.plan(count) for name, pool in self.pools.items()}
-        return plan | self.plan_of_losses(count, clock)
+        plan = super().plan(count, clock) | self.plan_of_losses(count, clock)
+        # Last: where slices cannot be read for the losses, the pools must not have moved on.
+        return plan | {f"pool_{name}": pool.plan(count) for name, pool in self.pools.items()}
 
     def plan_of_losses(self, count: int, clock: Clock) -> Plan:
         """Weights that change, the patches' filters and places, the curves of grey levels."""
@@ -93,7 +114,26 @@ class CycleGan(TranslatingSystem):
             if not self.tones:
                 self.tones, _ = self.fit_tones()
             plan |= {f"tone_{made}": knots for made, knots in self.tones.items()}
+        if weights.transport:
+            plan |= self.ranks.together(lambda: self.transport_plan(clock))
         return plan
+
+    def transport_plan(self, clock: Clock) -> Plan:
+        sources = self.data.sources
+        assert sources is not None
+        if self.transport.over(clock.step):
+            draws = draws_of(seed_of(self.recipe.seed, clock.stream), clock.step, TRANSPORT_STREAM)
+            with self.timer.phase("transport"), self.half():
+                self.transport.begin(
+                    clock.step,
+                    sources,
+                    self.data.slices,
+                    lambda slices: self.translated("generator", slices, averaged=False),
+                    draws,
+                    self.recipe.losses.transport_batch,
+                    self.device,
+                )
+        return self.transport.plan(clock.step, sources)
 
     def prepare(self) -> Iterator[str]:
         if self.recipe.losses.tone and not self.tones:
@@ -148,8 +188,8 @@ class CycleGan(TranslatingSystem):
     ) -> tuple[Rows, Tensor, Tensor]:
         """One step of both generators: the losses, and what they made for the discriminators.
 
-        With `speed` each direction is taken back before the next one is begun: gradients add up
-        to the same, and the activations of one direction alone are kept.
+        With `speed` each direction is taken back before the next one is begun, and the transport
+        after both: gradients add up to the same, and the activations of one alone are kept.
         """
         for name in ("discriminator", "discriminator_back"):
             self.networks[name].requires_grad_(False)  # not used in this half
@@ -162,15 +202,23 @@ class CycleGan(TranslatingSystem):
             loss, parts, fake = self.one_way(given, wanted, back, plan)
             fakes.append(fake.detach().float())
             rows |= {name: value.detach() for name, value in parts.items()}
-            if self.recipe.speed:
-                loss.backward()
-                loss = loss.detach()
-            total = total + loss
+            total = total + self.taken_back(loss)
+        if "transport_source" in plan:
+            loss = self.whole_slices_apart(plan)
+            rows["loss_transport_target"] = loss.detach()
+            total = total + self.taken_back(self.recipe.losses.transport * loss)
         if not self.recipe.speed:
             total.backward()
         with self.timer.phase("optimiser"):
             self.optimisers["g"].step()
         return {"loss_g": total.detach(), **rows}, fakes[0], fakes[1]
+
+    def taken_back(self, loss: Tensor) -> Tensor:
+        """A part of the loss: with `speed` its gradients are added now, and it has none."""
+        if not self.recipe.speed:
+            return loss
+        loss.backward()
+        return loss.detach()
 
     def one_way(
         self, given: Tensor, wanted: Tensor, back: str, plan: Plan
@@ -205,6 +253,13 @@ class CycleGan(TranslatingSystem):
             parts[f"loss_tone_{made}"] = l1(fake, toned(given, plan[f"tone_{made}"]))
             loss = loss + plan["tone"] * parts[f"loss_tone_{made}"]
         return loss, parts, fake
+
+    def whole_slices_apart(self, plan: Plan) -> Tensor:
+        """How far the sources of a pass are, translated, from where they are to go."""
+        sources = with_channels(plan["transport_source"], self.recipe.channels)
+        with self.half():
+            made = self.runs["generator"](sources)
+        return transport_loss(made, network_of(plan), plan["transport_wanted"])
 
     def patches_apart(self, fake: Tensor, real: Tensor, made: str, plan: Plan) -> Tensor:
         """The distance of patches, of the batch or of the last `patches_of` slices of both."""
@@ -264,6 +319,8 @@ class CycleGan(TranslatingSystem):
         return torch.stack([column[:, 0] for column in columns], 1).flatten(0, 1), len(columns)
 
     def begin_stream(self, stream: int) -> None:
+        if stream:  # what was begun may be what went wrong
+            self.transport.end()
         for number, pool in enumerate(self.pools.values()):
             seed = seed_of(self.recipe.seed, stream) + number + 2 * self.ranks.rank
             pool.reseed(seed % 2**63)
@@ -271,7 +328,8 @@ class CycleGan(TranslatingSystem):
     def more_state(self) -> dict[str, Any]:
         pools = {f"pool_{name}": pool.state_dict() for name, pool in self.pools.items()}
         recent = {name: slices.state_dict() for name, slices in self.recent.items()}
-        return pools | {"recent": recent, "tones": self.tones}
+        transport = self.transport.state_dict()
+        return pools | {"recent": recent, "tones": self.tones, "transport": transport}
 
     def load_more_state(self, state: dict[str, Any]) -> None:
         for name, pool in self.pools.items():
@@ -279,3 +337,4 @@ class CycleGan(TranslatingSystem):
         for name, slices in state.get("recent", {}).items():
             self.recent_of(name).load_state_dict(slices)
         self.tones = state.get("tones", {})
+        self.transport.load_state_dict(state.get("transport", {}))

@@ -57,9 +57,10 @@ class TranslatingSystem(System):
                 )
 
     @torch.no_grad()
-    def translated(self, name: str, slices: Tensor) -> Tensor:
-        """slices [N, 1, H, W] through a generator as it is exported; the same shape, on the CPU."""
-        network = self.judged_network(name)
+    def translated(self, name: str, slices: Tensor, *, averaged: bool = True) -> Tensor:
+        """slices [N, 1, H, W] through a generator as it is exported, or, not `averaged`, as it is
+        now; the same shape, on the CPU."""
+        network = self.judged_network(name) if averaged else self.networks[name]
         training = network.training
         face = TranslateFace(network, self.recipe.channels).eval()
         parts = [face(part.to(self.device)).float().cpu() for part in slices.split(CHUNK)]
