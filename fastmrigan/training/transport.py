@@ -5,8 +5,8 @@ slices look like. The Frechet distance of two sets of slices does: it is what th
 costs that carries the normal distribution of the one's features onto that of the other's (Dowson
 and Landau 1982), and that transport tells each slice where its own features belong. So in passes:
 sources are translated, each is given the features where the transport puts it, and is held to them
-until the next pass. The distance's own gradient, batch by batch, overshot (RESULTS.md): the slices
-that a batch is compared with lag behind the generator.
+until the next pass. Down a distance's own gradient, batch by batch, greys drifted to and fro
+(RESULTS.md), perhaps because the slices that a batch is compared with lag behind the generator.
 
 The features are those of random networks (metrics/features.py), drawn anew for each pass.
 """

@@ -83,6 +83,7 @@ class Connection:
         self.refused: dict[tuple[str, str], str] = {}  # to the reason
         self.reached = False  # the transport connection has been open
         self.said = ""  # by the peer when it aborted
+        self.rejection: Any = None  # the answer that rejected the association, an A-ASSOCIATE
         self.number = 0  # of the last message
         self.transport: Transport | None = None  # while the association stands
         try:
@@ -129,10 +130,13 @@ class Connection:
         self.socket.settimeout(2 * self.limits.timeout + 1)
 
     def _received(self, event: Event) -> None:
-        from pynetdicom.pdu import A_ABORT_RQ
+        from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RJ
 
         if isinstance(event.pdu, A_ABORT_RQ):
             self.said = abort_reason(event.pdu.encode())
+        elif isinstance(event.pdu, A_ASSOCIATE_RJ):
+            # pynetdicom 3.0 takes a rejection that comes at once for a connection that failed.
+            self.rejection = event.pdu.to_primitive()
 
     def open(self) -> None:
         """Connects and negotiates. Raises PeerError with the reason where there is none."""
@@ -162,24 +166,20 @@ class Connection:
                 raise PeerError(f"{self.peer}: takes PDUs of {largest} bytes only")
             self._take_over()
         elif not self.refused:  # else all was answered, and nothing accepted
-            busy = association.is_rejected and self._rejection().result == TRANSIENT
+            busy = self.rejection is not None and self.rejection.result == TRANSIENT
             reason = f"{self.peer}: {self._why_not(waited)}"
             self.close()
             raise Busy(reason) if busy else PeerError(reason)
 
-    def _rejection(self) -> Any:
-        """The answer that rejected the association, a primitive A-ASSOCIATE."""
-        return self.association.acceptor.primitive
-
     def _why_not(self, waited: float) -> str:
         seconds = f"{self.limits.timeout:g} s"
-        if self.association.is_rejected:
+        if self.rejection is not None:
             remedies = {
                 "Called AE title not recognised": "; give the peer's own AE title in --to",
                 "Calling AE title not recognised": f"; it must know {self.peer.calling}, or name "
                 "one it knows with --from",
             }
-            reason = str(self._rejection().reason_str)
+            reason = str(self.rejection.reason_str)
             return f"refuses the association: {reason}{remedies.get(reason, '')}"
         if not self.reached:
             if waited >= self.limits.timeout:

@@ -19,6 +19,7 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import AssociationSocket
 from recording_scp import TITLE, Recorder, recording_scp
 from send_files import (
     QUICK,
@@ -28,7 +29,7 @@ from send_files import (
 
 from fastmrigan.errors import UsageError
 from fastmrigan.imaging.send import Limits, Peer, PeerError, echo
-from fastmrigan.imaging.send.association import VERIFICATION, Connection, EchoRefused, Lost
+from fastmrigan.imaging.send.association import VERIFICATION, Busy, Connection, EchoRefused, Lost
 from fastmrigan.imaging.send.message import command_set, request
 from fastmrigan.imaging.send.source import Found, look
 from fastmrigan.imaging.send.transport import Transport
@@ -299,6 +300,34 @@ def test_refused_associations(rules, title: str, calling: str, message: str) -> 
         peer = Peer.parse(f"{title}@127.0.0.1:{recorder.port}", calling)
         with pytest.raises(PeerError, match=message):
             echo(peer, QUICK)
+
+
+def test_a_refusal_that_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here, and on a machine at its limits, all is over when pynetdicom's thread wakes up."""
+
+    class Late(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            found = super().wait(timeout)
+            time.sleep(0.3)
+            return found
+
+    made = AssociationSocket.__init__
+
+    def with_late_event(self: AssociationSocket, *args: Any, **options: Any) -> None:
+        made(self, *args, **options)
+        self._ready = Late()
+
+    monkeypatch.setattr(AssociationSocket, "__init__", with_late_event)
+    with recording_scp(only_called=True, associations=1) as recorder:
+        wrong = Peer.parse(f"OTHER@127.0.0.1:{recorder.port}", "ME")
+        with pytest.raises(PeerError, match="refuses the association: Called AE title not"):
+            echo(wrong, QUICK)
+        peer = Peer.parse(str(recorder))
+        other = Connection(peer, [VERIFICATION], QUICK)
+        other.open()
+        with pytest.raises(Busy, match="refuses the association: Local limit exceeded"):
+            Connection(peer, [VERIFICATION], QUICK).open()
+        other.close()
 
 
 def test_a_peer_with_enough_to_do() -> None:
