@@ -1,13 +1,15 @@
 """A recipe trained on real slices and measured: every command of it, then its figures as a table.
 
-    python benchmarks/results_of.py RECIPE [--only EXPERIMENT] [--data ../shared/data]
+    python benchmarks/results_of.py RECIPE [--only EXPERIMENT] [--seed N] [--data ../shared/data]
                                     [--work build/results] [--json FILE] [--list]
 
 The experiments of a recipe are in results_plans.py: commands of fastmrigan, and which figures of
 their reports count against which bar. Floors (the intensity table, the plain copy, a split half of
 the real slices) come from the same reports, over the same slices. A command that is done is not run
 again, unless one before it was; one that was interrupted goes on, and the seconds of its runs are
-added up. --list prints the commands. Exits 6 where a figure misses its bar or was not measured.
+added up. --seed trains with another seed than the recipe's, in a folder of its own: how much of a
+figure is luck. --list prints the commands. Exits 6 where a figure misses its bar or was not
+measured.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -76,6 +79,20 @@ def used_by(experiment: Experiment) -> Experiment:
     """The experiment that it begins with."""
     recipe, _, name = experiment.uses.partition("/")
     return next(each for each in PLANS[recipe] if each.name == name)
+
+
+def reseeded(experiment: Experiment, seed: int) -> Experiment:
+    """The same, trained with that seed; what it uses keeps its own."""
+    steps = [
+        f"{step} --set seed={seed}" if step.startswith("train ") else step
+        for step in experiment.steps
+    ]
+    return replace(
+        experiment,
+        name=f"{experiment.name}-seed-{seed}",
+        title=f"{experiment.title}, seed {seed}",
+        steps=tuple(steps),
+    )
 
 
 def run_once(words: list[str], folder: Path) -> dict[str, Any]:
@@ -144,6 +161,7 @@ def main() -> int:
     )
     parser.add_argument("recipe", choices=sorted(PLANS))
     parser.add_argument("--only", action="append", help="this experiment; may be repeated")
+    parser.add_argument("--seed", type=int, metavar="N", help="of training, in place of its own")
     parser.add_argument(
         "--data",
         type=Path,
@@ -162,6 +180,11 @@ def main() -> int:
     known = {experiment.name: experiment for experiment in PLANS[options.recipe]}
     if unknown := set(options.only or ()) - set(known):
         parser.error(f"--only {unknown.pop()}: choose among {', '.join(known)}")
+    chosen = [known[name] for name in options.only or known]
+    if options.seed is not None:
+        if not any(step.startswith("train ") for each in chosen for step in each.steps):
+            parser.error(f"--seed {options.seed}: {options.recipe} trains nothing; leave it out")
+        chosen = [reseeded(experiment, options.seed) for experiment in chosen]
     document: dict[str, Any] = {
         "benchmark": "results",
         "recipe": options.recipe,
@@ -170,8 +193,8 @@ def main() -> int:
         "experiments": {},
     }
     tables, missed = [], False
-    for name in options.only or known:
-        experiment, folder = known[name], options.work.resolve() / options.recipe / name
+    for experiment in chosen:
+        folder = options.work.resolve() / options.recipe / experiment.name
         if options.list:
             data = options.data.resolve()
             if experiment.uses:
@@ -183,7 +206,7 @@ def main() -> int:
         figures = experiment.figures(folder)
         missed |= any(figure.met is False for figure in figures)
         tables.append(table(experiment, figures))
-        document["experiments"][name] = {
+        document["experiments"][experiment.name] = {
             "steps": relative(steps, options.data, folder),
             "figures": [figure.document() for figure in figures],
         }

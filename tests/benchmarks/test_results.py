@@ -40,6 +40,16 @@ def test_every_command_can_be_meant(recipe, experiment, tmp_path):
     assert runs
 
 
+def test_another_seed_is_trained_in_a_folder_of_its_own(tmp_path):
+    (experiment,) = PLANS["t2-tumour-cyclegan-improved"]
+    other = results_of.reseeded(experiment, 3)
+    assert other.name == "normal-tumour-seed-3"
+    before, after = (each.commands(tmp_path, tmp_path) for each in (experiment, other))
+    (trained,) = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+    assert trained[1] == [*trained[0], "--set", "seed=3"]
+    assert load_recipe(trained[1][1], ["seed=3"]).seed == 3
+
+
 def measure(value, **facts):
     return {"name": "a name", "value": value, "interval": [value - 1, value + 1], **facts}
 
