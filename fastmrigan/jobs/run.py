@@ -247,6 +247,15 @@ def clear_up_ours(output: Output, shards: Sequence[Shard], pinned: dict[str, Any
         clear_up(output, shards)
 
 
+def drop_ours(output: Output, shards: Sequence[Shard], pinned: dict[str, Any]) -> None:
+    """The same of shards that a process had in hand which has ended, killed perhaps between a
+    receipt and its shard: such a receipt goes too. Nobody else may be making them."""
+    with suppress(TakenAway):
+        check_ours(output.out, pinned)
+        for shard in unfinished(output, shards):
+            remove(receipts.path_of(output.out, FORMATS[output.format].name(shard)))
+
+
 def clear_up_notes(out: Path) -> None:
     """Removes what is half-made of run.json and other notes; who holds all shards may, and nobody
     else: another part may be writing one."""

@@ -34,8 +34,8 @@ from fastmrigan.jobs.run import (
     check_planned,
     clear_up,
     clear_up_notes,
-    clear_up_ours,
     disk_error,
+    drop_ours,
     finished,
     interrupted,
     lying_in,
@@ -314,7 +314,7 @@ class Supervisor:
     def _clear_up(self, shards: Sequence[Shard]) -> None:
         """Removes what is half-made of them, where the folder is still the job's."""
         if shards and self.report is not None:
-            clear_up_ours(self.output, shards, self.report.pinned)
+            drop_ours(self.output, shards, self.report.pinned)
 
     def _mourn(self, worker: Worker, status: int) -> None:
         """Makes up for a worker that died: what it had goes to others, and another takes its place;

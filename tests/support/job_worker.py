@@ -7,7 +7,8 @@ ends the process); latents FIRST (so does that of slice FIRST); isa NAME (worker
 instruction set); full SHARD (no space is left for it); start NUMBER (that worker dies before it is
 ready); harmed SET:INDEX (the engine refuses this input); once FILE (the first worker to find no
 such file makes it and dies in a shard); unready FILE (likewise, before it is ready);
-slow SECONDS (so long does a shard take to be written); unread (reading the dataset through ends the
+slow SECONDS (so long does a shard take to be written); stuck SHARD (it never takes its name, after
+its receipt is there); unread (reading the dataset through ends the
 process).
 """
 
@@ -31,7 +32,7 @@ import numpy as np  # noqa: E402 - the instruction set is chosen at import
 from fastmrigan.errors import ModelRefused  # noqa: E402
 from fastmrigan.imaging.dataset import PreparedDataset  # noqa: E402
 from fastmrigan.imaging.quantise import to_float  # noqa: E402
-from fastmrigan.jobs import job, worker  # noqa: E402
+from fastmrigan.jobs import job, shards, worker  # noqa: E402
 from fastmrigan.runtime import generator  # noqa: E402
 
 
@@ -88,5 +89,14 @@ if fault in ("full", "once", "slow"):
         real_commit(folder, fmt, content, origin)
 
     job.commit = commit
+if fault == "stuck":
+    real_take_name = shards._take_name
+
+    def take_name(aside: Path, final: Path) -> None:
+        if final.name.startswith(f"shard-{int(argument):06}"):
+            time.sleep(3600)
+        real_take_name(aside, final)
+
+    shards._take_name = take_name
 
 worker.main()

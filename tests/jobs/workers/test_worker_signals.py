@@ -82,6 +82,28 @@ def test_a_signal_stops_cleanly_and_the_job_resumes(sampled, number, everybody):
     assert digests(out) == made_whole(sampled, 16 * 60)
 
 
+@pytest.mark.parametrize("signals", [1, 2])  # at the second one workers are killed at once
+def test_a_stop_between_a_receipt_and_its_shard_leaves_neither(sampled, signals):
+    spec = sampled("out", 16 * 60)
+    out = spec.output.out
+    job = start("stuck", 6, *long_job(spec))
+    wait_for_shards(out, 8, job)
+    while not (out / "receipts" / "shard-000006.tar.json").exists():
+        assert job.poll() is None
+        time.sleep(0.001)
+    for _ in range(signals):
+        job.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    _, stderr = job.communicate(timeout=60)
+    assert job.returncode == 130, stderr
+    made = {path.name for path in out.glob("shard-*")}
+    assert len(made) >= 8
+    assert "shard-000006.tar" not in made
+    assert {path.stem for path in (out / "receipts").iterdir()} == made
+    supervise(spec, 2)
+    assert digests(out) == made_whole(sampled, 16 * 60)
+
+
 @pytest.mark.slow
 def test_a_worker_that_hangs_holds_nobody_up(sampled):
     spec = sampled("out", 16 * 200)
