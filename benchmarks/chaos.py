@@ -39,8 +39,8 @@ sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 
 from arguments import with_more
 from job_process import JobProcess, command_of, contents, finished, half_made
+from json_file import add_json_option, write_json
 from small_disk import NoSmallDisk, SmallDisk
-from timing import write_json
 
 from fastmrigan.runtime.machine import machine
 
@@ -251,7 +251,7 @@ def main() -> int:
     parser.add_argument(
         "--folder", type=Path, help="a disk to write to; default: the temporary one"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     options = with_more(parser)
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         folder = Path(temporary)

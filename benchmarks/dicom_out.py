@@ -35,7 +35,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from timing import interleave, write_json
+from json_file import add_json_option, write_json
+from timing import interleave
 
 from fastmrigan.imaging.emit.dicom import SeriesWriter, SliceHeader, file_bytes
 from fastmrigan.imaging.emit.header import SeriesHeader
@@ -158,7 +159,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="16 slices: to see that it works")
-    parser.add_argument("--json", type=Path)
+    add_json_option(parser)
     options = parser.parse_args()
 
     count = 16 if options.quick else 256

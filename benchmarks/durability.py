@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from timing import write_json
+from json_file import add_json_option, write_json
 
 from fastmrigan.jobs import receipts
 from fastmrigan.jobs.sampling import JobOptions, synthesise
@@ -93,7 +93,7 @@ def main() -> int:
     parser.add_argument("--format", default="shard")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--folder", help="a disk to write to; default: the temporary folder")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     options = parser.parse_args()
     generator = load(options.model, batch=options.batch, mode="throughput")
     generator.sample(options.batch)

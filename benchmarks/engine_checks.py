@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from timing import interleave, summary, write_json
+from json_file import add_json_option, write_json
+from timing import interleave, summary
 
 from fastmrigan.errors import ModelRefused
 from fastmrigan.runtime.engine_file import check_version, read_engine_file, rendered, sidecar_path
@@ -136,7 +137,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--megabytes", default="1,4,8,16,25,50")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     options = parser.parse_args()
     document: dict[str, Any] = {
         "benchmark": "engine_checks",

@@ -34,9 +34,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from json_file import add_json_option, write_json
 from peers import pytorch_fid
 from PIL import Image
-from timing import write_json
 
 from fastmrigan.imaging.phantom import phantom_slices
 from fastmrigan.imaging.quantise import to_float, to_uint8
@@ -196,7 +196,7 @@ def main() -> int:
     parser.add_argument("--weights", type=Path, help="the published file; default: random weights")
     parser.add_argument("--rounds", type=int, default=2, help="of all sides, about 3 minutes each")
     parser.add_argument("--batches", action="store_true", help="batch sizes too, some minutes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folders", nargs=2, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--published", action="store_true", help=argparse.SUPPRESS)

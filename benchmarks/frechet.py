@@ -30,14 +30,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import frechet_peers
 import numpy as np
 import numpy.typing as npt
 import torch
 from instance_norm_sides import describe_cpu
-from timing import ratio, summary, write_json
+from json_file import add_json_option, write_json
+from timing import ratio, summary
 
 from fastmrigan.metrics import Frechet, frechet
 from fastmrigan.metrics.moments import Moments
@@ -265,7 +265,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=[*ROWS, "memory"])
     parser.add_argument("--rounds", type=int, default=3, help="at least 2")
     parser.add_argument("--threads", type=int, help="ours; default, all that PyTorch uses")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     options = parser.parse_args()
     if options.device == "cuda":
         if not torch.cuda.is_available():

@@ -23,7 +23,8 @@ from functools import partial
 
 import torch
 from frechet import FULL, QUICK, WRONG, Size, draw, reference
-from timing import ratio, summary, write_json
+from json_file import write_json
+from timing import ratio, summary
 from torch import Tensor
 
 from fastmrigan.metrics import frechet, overlap

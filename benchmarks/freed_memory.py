@@ -26,7 +26,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,7 +39,8 @@ from instance_norm_sides import (
     grad_for,
     make_inputs,
 )
-from timing import interleave, write_json
+from json_file import add_json_option, write_json
+from timing import interleave
 
 from fastmrigan.ops import keep_freed_memory
 
@@ -102,7 +102,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="fewer processes and rounds")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     parser.add_argument("--way", choices=list(WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -51,7 +51,8 @@ from inference_models import (
     plain,
     products,
 )
-from timing import interleave, ratio, summary, write_json
+from json_file import add_json_option, write_json
+from timing import interleave, ratio, summary
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastmrigan.errors import FastMriganError
@@ -316,7 +317,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="ends within 55 s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -38,7 +38,8 @@ from typing import Any
 import numpy as np
 import torch
 from inference_networks import NETWORKS, inputs, make, plain, seeded
-from timing import Ratio, interleave, ratio, summary, write_json
+from json_file import add_json_option, write_json
+from timing import Ratio, interleave, ratio, summary
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -458,7 +459,7 @@ def main() -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--seconds", type=float, default=50.0, help="no row begins after them")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         print("inference_cuda: no CUDA device; --device cpu tries the code on tiny networks")

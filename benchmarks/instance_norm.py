@@ -30,7 +30,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from instance_norm_floor import Kernels, autograd_floor
@@ -48,7 +47,8 @@ from instance_norm_sides import (
     grad_for,
     make_inputs,
 )
-from timing import Ratio, interleave, ratio, summary, write_json
+from json_file import add_json_option, write_json
+from timing import Ratio, interleave, ratio, summary
 from torch import Tensor
 
 LIMITS = {
@@ -248,7 +248,7 @@ def main() -> int:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--quick", action="store_true", help="fewer rounds (CUDA: fewer shapes)")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     parser.add_argument("--only", action="append", choices=list(ROWS), help="CPU: these rows alone")
     parser.add_argument("--threads", type=int, help="CPU: default, all that PyTorch uses")
     parser.add_argument(

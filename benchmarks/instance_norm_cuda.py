@@ -49,7 +49,7 @@ from instance_norm_sides import (
     grad_for,
     make_inputs,
 )
-from timing import write_json
+from json_file import write_json
 
 BATCH = 8
 SIZES = ((256, 64), (128, 128), (64, 256))  # (C, H = W) of one generator; also for torch.compile

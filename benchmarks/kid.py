@@ -21,13 +21,13 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import peers
 import torch
-from timing import Ratio, ratio, summary, write_json
+from json_file import add_json_option, write_json
+from timing import Ratio, ratio, summary
 
 from fastmrigan.metrics.kid import kid, kid_subsets
 from fastmrigan.ops import keep_freed_memory
@@ -183,7 +183,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="fewer rounds, fewer rows of features")
     parser.add_argument("--threads", type=int, help="default: all that PyTorch uses")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads or torch.get_num_threads())
     keep_freed_memory()  # as `evaluate` does

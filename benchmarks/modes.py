@@ -25,13 +25,13 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from itertools import repeat
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from inference import limits
 from inference_models import NETWORKS, Graph, as_graph, inputs, make
-from timing import interleave, ratio, summary, write_json
+from json_file import add_json_option, write_json
+from timing import interleave, ratio, summary
 
 from fastmrigan.errors import FastMriganError, UsageError
 from fastmrigan.export.parity import difference
@@ -176,7 +176,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="two rows, fewer rounds")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     parser.add_argument("--threads", type=int, default=usable_cores())
     options = parser.parse_args()
     try:

@@ -29,8 +29,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from arguments import in_one_line
+from json_file import write_json
 from results_limits import Rows, Slices, arguments, on_quantiles, two_classes
-from timing import write_json
 
 from fastmrigan.errors import UsageError
 from fastmrigan.metrics.features import draw_weights, embed, random_features

@@ -35,7 +35,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from arguments import in_one_line, positive
-from timing import write_json
+from json_file import add_json_option, write_json
 
 from fastmrigan.errors import UsageError
 from fastmrigan.imaging.dataset import PreparedDataset
@@ -179,7 +179,7 @@ def arguments(told: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=told, formatter_class=RawTextHelpFormatter)
     parser.add_argument("set", type=Path, help="prepared with --groups, tumour and one other label")
     parser.add_argument("--draws", type=positive, default=15, help="of what is drawn at random")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     return parser
 
 

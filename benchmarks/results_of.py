@@ -27,10 +27,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from json_file import add_json_option, write_json
 from results_experiment import Experiment
 from results_figures import Figure
 from results_plans import PLANS
-from timing import write_json
 
 import fastmrigan
 from fastmrigan.errors import EXIT_OK, EXIT_SOME_REJECTED
@@ -168,15 +168,13 @@ def main() -> int:
         default=Path(os.environ.get("FASTMRIGAN_REAL_DATA", ROOT.parent / "shared" / "data")),
     )
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "results")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     parser.add_argument("--list", action="store_true", help="print the commands and stop")
     options = parser.parse_args()
     if options.list:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` has seen enough
     if not options.data.is_dir():
         parser.error(f"--data {options.data}: no such folder; name the one with the real sets")
-    if options.json is not None and not options.json.parent.is_dir():
-        parser.error(f"--json {options.json}: no such folder; make it first")
     known = {experiment.name: experiment for experiment in PLANS[options.recipe]}
     if unknown := set(options.only or ()) - set(known):
         parser.error(f"--only {unknown.pop()}: choose among {', '.join(known)}")

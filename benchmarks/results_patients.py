@@ -34,8 +34,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from arguments import in_one_line
+from json_file import write_json
 from results_limits import Integers, Rows, arguments, on_quantiles, two_classes
-from timing import write_json
 
 from fastmrigan.errors import UsageError
 from fastmrigan.metrics.features import random_features

@@ -36,14 +36,14 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
+from json_file import add_json_option, write_json
 from rewrites_graphs import CHOSEN, NETWORKS, NONE, Graphs, graphs_of, side
-from timing import Ratio, interleave, ratio, summary, write_json
+from timing import Ratio, interleave, ratio, summary
 
 from fastmrigan.errors import MissingDependency
 from fastmrigan.export.choice import REWRITES, chosen
@@ -285,7 +285,7 @@ def main() -> int:
     parser.add_argument("--precision", action="append", choices=PRECISIONS, help="default: fp32")
     parser.add_argument("--seconds", type=float, default=200.0, help="shared out over the rows")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     return run(parser.parse_args())
 
 

@@ -31,7 +31,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 
 from arguments import with_more
 from job_process import JobProcess, command_of, finished
-from timing import write_json
+from json_file import add_json_option, write_json
 
 from fastmrigan.errors import FastMriganError
 from fastmrigan.jobs import receipts
@@ -148,7 +148,7 @@ def main() -> int:
     parser.add_argument(
         "--folder", type=Path, help="a disk to write to; default: the temporary one"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     options = with_more(parser)
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         rate = pace(options, Path(temporary) / "tried")

@@ -24,11 +24,11 @@ import importlib.metadata
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
-from timing import interleave, ratio, summary, write_json
+from json_file import add_json_option, write_json
+from timing import interleave, ratio, summary
 
 from fastmrigan import _core
 from fastmrigan.metrics.similarity import compare
@@ -185,7 +185,7 @@ def main() -> int:
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     parser.add_argument("--threads", type=int, help="CPU: default, all that PyTorch uses")
     options = parser.parse_args()
     if options.device == "cuda":

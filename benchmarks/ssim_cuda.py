@@ -26,8 +26,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from instance_norm_launches import Turn, time_turns
+from json_file import write_json
 from ssim import DATA_RANGE, FLOPS_A_PIXEL, PAIRS, SIZE, slices
-from timing import write_json
 from torch import Tensor
 
 from fastmrigan import _core

@@ -23,12 +23,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timing import interleave, ratio, summary, write_json
+from json_file import add_json_option, write_json
+from timing import interleave, ratio, summary
 from torch import Tensor, nn
 
 from fastmrigan.models.dcgan import DcganDiscriminator, DcganGenerator
@@ -149,7 +149,7 @@ def main() -> int:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="few rounds: do the sides run at all")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rounds, least = (3, 3) if options.quick else (60, 9)

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from timing import write_json
+from json_file import add_json_option, write_json
 
 from fastmrigan.runtime.engine_file import read_model
 from fastmrigan.runtime.machine import machine
@@ -176,7 +176,7 @@ def main() -> int:
     parser.add_argument(
         "--folder", type=Path, help="a disk to write to; default: the temporary one"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     parser.add_argument("--side", choices=["engine", "job"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side is not None:

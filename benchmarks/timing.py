@@ -7,14 +7,11 @@ same few milliseconds are slow together, so their ratio holds where their times 
 from __future__ import annotations
 
 import gc
-import json
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -90,12 +87,3 @@ def summary(seconds: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
         name: {"min_ms": 1e3 * min(times), "median_ms": 1e3 * statistics.median(times)}
         for name, times in seconds.items()
     }
-
-
-def write_json(path: Path | None, document: object) -> None:
-    """Whole or not at all; called after every row, so that a run cut short keeps what it has."""
-    if path is None:
-        return
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(json.dumps(document, indent=1) + "\n")
-    os.replace(aside, path)

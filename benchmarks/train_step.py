@@ -40,7 +40,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import Ratio, ratio, summary, write_json
+from json_file import add_json_option, write_json
+from timing import Ratio, ratio, summary
 from train_step_check import TOLERANCES, check
 from train_step_sides import ABLATION, OURS, SIDES, Setting
 
@@ -285,7 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--width", type=int, default=64, help="channels; another for a try")
     parser.add_argument("--blocks", type=int, default=9, help="residual blocks; likewise")
     parser.add_argument("--seconds", type=float, default=75, help="CUDA: rows past these are left")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     parser.add_argument("--serve", choices=list(SIDES), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (3 if options.quick else 9)

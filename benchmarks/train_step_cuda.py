@@ -24,7 +24,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timing import Ratio, ratio, summary, write_json
+from json_file import write_json
+from timing import Ratio, ratio, summary
 from train_step_check import TOLERANCES, check
 from train_step_sides import GRAPHED, OURS, SIDES, Setting
 

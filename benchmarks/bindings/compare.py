@@ -43,6 +43,9 @@ from typing import NoReturn
 
 from agreement import Disagreement, arguments, check
 
+sys.path.append(str(Path(__file__).parents[1]))
+from json_file import add_json_option, write_json
+
 PACKAGES = {
     "numpy": "numpy",
     "nanobind": "nanobind",
@@ -255,7 +258,7 @@ def print_table(figures: Figures) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="write all figures there too")
+    add_json_option(parser)
     options = parser.parse_args()
     if options.rounds < 1:
         stop(2, f"expected --rounds of at least 1, got {options.rounds}")
@@ -287,7 +290,7 @@ def main() -> int:
     if options.json:
         document = {"machine": machine, "rounds": options.rounds, "suffixes": suffixes}
         document |= {"backend_bytes": backend_bytes(), "figures": summary(figures)}
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+        write_json(options.json, document)
     return 0
 
 

@@ -30,7 +30,7 @@ from fastmrigan.runtime.machine import processor
 
 sys.path.append(str(Path(__file__).parents[1]))
 from inference_models import as_model_file, identity, make
-from timing import write_json
+from json_file import add_json_option, write_json
 
 ROOT = Path(__file__).parents[2]
 BAR_MICROSECONDS, BAR_RATIO = 30.0, 1.08
@@ -92,7 +92,7 @@ def main() -> int:
     parser.add_argument("--precision", default="bf16", choices=("fp32", "bf16"))
     parser.add_argument("--threads", type=int, default=CORES)
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_json_option(parser)
     options = parser.parse_args()
     if options.backend == "onnxruntime":
         options.precision = "fp32"
