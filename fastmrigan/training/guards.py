@@ -117,15 +117,19 @@ def not_finite(row: Mapping[str, Any]) -> str | None:
 
 
 def out_of_memory(
-    error: BaseException, batch: int, *, size: int | None = None, resumable: bool = False
+    error: BaseException,
+    batches: Mapping[str, int],
+    *,
+    size: int | None = None,
+    resumable: bool = False,
 ) -> UsageError | None:
-    """What to try after `error` at this batch; None where it is not about memory.
+    """What to try after `error`; None where it is not about memory.
 
     Knows torch.OutOfMemoryError, the RuntimeErrors of torch's CPU allocator, of cuBLAS and of
-    C++'s new, and Python's MemoryError. size: side of the slices, pixels, for the advice;
-    resumable: whether the run folder holds a checkpoint, which only goes on with the same batch,
-    size and precision. Linux lends more memory than it has: there the kernel may kill the process
-    instead, and no error comes.
+    C++'s new, and Python's MemoryError. batches: of a step, by setting (`Recipe.batches`); size:
+    side of the slices, pixels, for the advice; resumable: whether the run folder holds a
+    checkpoint, which only goes on with the same batches, size and precision. Linux lends more
+    memory than it has: there the kernel may kill the process instead, and no error comes.
     """
     text = str(error)
     if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not (
@@ -133,14 +137,16 @@ def out_of_memory(
     ):
         return None
     where = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
-    if batch > 1:
-        advice = f"try --set batch={batch // 2}"
+    largest = max(batches, key=lambda key: batches[key])
+    if batches[largest] > 1:
+        advice = f"try --set {largest}={batches[largest] // 2}"
     else:
         smaller = f"--set size={size // 2}" if size is not None else "a smaller --set size"
         advice = f"try --set precision=bf16, or {smaller}"
     if resumable:
         advice += ", with another --out: the run that this one holds keeps its settings"
-    return UsageError(f"out of {where} at batch {batch}; {advice}")
+    at = " and ".join(f"{key} {batch}" for key, batch in batches.items())
+    return UsageError(f"out of {where} at {at}; {advice}")
 
 
 ALLOCATOR_SIGNS = (

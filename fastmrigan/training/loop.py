@@ -76,7 +76,7 @@ def train(
                 ) from error
             except (RuntimeError, MemoryError) as error:
                 saved = session.saved_step is not None
-                advice = out_of_memory(error, recipe.batch, size=recipe.size, resumable=saved)
+                advice = out_of_memory(error, recipe.batches, size=recipe.size, resumable=saved)
                 if advice is None:
                     raise
                 session.ended("stopped: out of memory")

@@ -72,6 +72,11 @@ class Recipe(Section):
     best_metric: Metric | None = None  # of those evaluated; its best checkpoint is kept
 
     @property
+    def batches(self) -> dict[str, int]:
+        """Settings that say how many slices go through a network at once, with their values."""
+        return {"batch": self.batch}
+
+    @property
     def batches_a_step(self) -> int:
         """Batches that one step takes, of `batch` slices each."""
         return 1
@@ -196,6 +201,12 @@ class CycleGanRecipe(TranslationRecipe):
     discriminator: TranslationDiscriminator  # of both domains
     losses: part.CycleLosses = part.CycleLosses()
     pool: Annotated[int, Field(ge=0, le=10_000)] = 50  # earlier fakes shown again
+
+    @property
+    def batches(self) -> dict[str, int]:
+        if not self.losses.transport:
+            return super().batches
+        return super().batches | {"losses.transport_batch": self.losses.transport_batch}
 
     @model_validator(mode="after")
     def _batch_among_the_last(self) -> CycleGanRecipe:

@@ -11,6 +11,7 @@ import torch
 from fastmrigan.errors import UsageError
 from fastmrigan.training.guards import CollapseGuard, Rollback, not_finite, out_of_memory, seed_of
 from fastmrigan.training.recipe import Recipe
+from fastmrigan.training.recipe_file import load_recipe
 
 WON = {"real_accuracy": 1.0, "fake_accuracy": 1.0, "loss": 1e-5}
 HEALTHY = {"real_accuracy": 0.8, "fake_accuracy": 0.7, "loss": 0.9}
@@ -159,7 +160,7 @@ REAL_FAILURES = {
 @pytest.mark.parametrize("name", REAL_FAILURES)
 def test_real_allocation_failures_name_the_batch(name):
     error = failure(REAL_FAILURES[name])
-    word = out_of_memory(error, 24)
+    word = out_of_memory(error, {"batch": 24})
     assert isinstance(word, UsageError)
     assert str(word) == "out of memory at batch 24; try --set batch=12"
 
@@ -175,7 +176,15 @@ def test_real_allocation_failures_name_the_batch(name):
     ],
 )
 def test_out_of_memory_advice(error, batch, size, text):
-    assert text in str(out_of_memory(error, batch, size=size))
+    assert text in str(out_of_memory(error, {"batch": batch}, size=size))
+
+
+def test_the_larger_batch_is_to_be_halved():
+    recipe = load_recipe("t2-tumour-cyclegan-improved")
+    assert str(out_of_memory(MemoryError(), recipe.batches)) == (
+        "out of memory at batch 4 and losses.transport_batch 16; try --set losses.transport_batch=8"
+    )
+    assert load_recipe("t2-tumour-cyclegan", ["batch=3"]).batches == {"batch": 3}
 
 
 @pytest.mark.parametrize(
@@ -184,7 +193,7 @@ def test_out_of_memory_advice(error, batch, size, text):
 def test_a_run_with_a_checkpoint_cannot_follow_the_advice_where_it_is(batch, advice):
     """Neither batch nor precision nor size is free on resume."""
     assert {"batch", "precision", "size"}.isdisjoint(Recipe.free_on_resume)
-    assert str(out_of_memory(MemoryError(), batch, size=64, resumable=True)) == (
+    assert str(out_of_memory(MemoryError(), {"batch": batch}, size=64, resumable=True)) == (
         f"out of memory at batch {batch}; try {advice}, with another --out: the run that this one "
         "holds keeps its settings"
     )
@@ -199,7 +208,7 @@ def test_a_run_with_a_checkpoint_cannot_follow_the_advice_where_it_is(batch, adv
     ],
 )
 def test_other_errors_are_not_about_memory(make):
-    assert out_of_memory(failure(make), 4) is None
+    assert out_of_memory(failure(make), {"batch": 4}) is None
 
 
 def test_rollback_goes_back_with_new_streams_up_to_its_limit():
