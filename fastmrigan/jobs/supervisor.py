@@ -162,7 +162,7 @@ class Supervisor:
         deadline = time.monotonic() + GRACE_SECONDS
         for worker in self.workers:
             worker.end(max(0.0, deadline - time.monotonic()))
-            self._clear_up(worker.begun)
+            self._clear_up([*worker.begun, *worker.waiting])  # begun too, where that was not heard
 
     def first_report(self) -> Ready:
         """What the first worker to have its engine open says of it."""
