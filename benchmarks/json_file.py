@@ -17,10 +17,13 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 def _writable(text: str) -> Path:
     """Asked before anything is measured: an hour's figures must not be lost to a wrong name."""
     path = Path(text)
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text}: is a folder; name a file in it")
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{path.parent}: no such folder; make it first")
+    try:
+        if path.is_dir():
+            raise argparse.ArgumentTypeError(f"{text}: is a folder; name a file in it")
+        if not path.parent.is_dir():
+            raise argparse.ArgumentTypeError(f"{path.parent}: no such folder; make it first")
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}; name another") from error
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"{path.parent}: cannot be written to; name another")
     return path

@@ -180,6 +180,8 @@ def main() -> int:
         parser.error(f"--only {unknown.pop()}: choose among {', '.join(known)}")
     chosen = [known[name] for name in options.only or known]
     if options.seed is not None:
+        if options.seed < 0:
+            parser.error(f"--seed {options.seed}: expected 0 or more")
         if not any(step.startswith("train ") for each in chosen for step in each.steps):
             parser.error(f"--seed {options.seed}: {options.recipe} trains nothing; leave it out")
         chosen = [reseeded(experiment, options.seed) for experiment in chosen]

@@ -253,7 +253,8 @@ def drop_ours(output: Output, shards: Sequence[Shard], pinned: dict[str, Any]) -
     with suppress(TakenAway):
         check_ours(output.out, pinned)
         for shard in unfinished(output, shards):
-            remove(receipts.path_of(output.out, FORMATS[output.format].name(shard)))
+            name = FORMATS[output.format].name(shard)
+            receipts.path_of(output.out, name).unlink(missing_ok=True)
 
 
 def clear_up_notes(out: Path) -> None:

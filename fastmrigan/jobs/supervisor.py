@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import wait
 from types import TracebackType
@@ -229,8 +230,8 @@ class Supervisor:
             self.report = self.report or message
             self.failure = self.failure or self._difference(worker, message.pinned)
         elif isinstance(message, Begun):
+            worker.begun.append(message.shard)  # first: at no moment is it in neither
             worker.waiting.remove(message.shard)
-            worker.begun.append(message.shard)
         elif isinstance(message, ShardDone):
             worker.begun.remove(message.shard)
             worker.alone = False
@@ -296,7 +297,6 @@ class Supervisor:
 
     def _bury(self, worker: Worker) -> int:
         """Takes leave of a worker that has ended: the status it ended with."""
-        self.workers.remove(worker)
         status = worker.end(GRACE_SECONDS)
         for shard in [*worker.begun]:
             if finished(self.output, shard):  # but for its message
@@ -309,12 +309,14 @@ class Supervisor:
                     ShardDone(shard, receipt.left_out, receipt.flagged, {}, worker=worker.number)
                 )
         self._clear_up(worker.begun)
+        self.workers.remove(worker)  # last: a second Ctrl-C leaves it to `__exit__`
         return status
 
     def _clear_up(self, shards: Sequence[Shard]) -> None:
         """Removes what is half-made of them, where the folder is still the job's."""
         if shards and self.report is not None:
-            drop_ours(self.output, shards, self.report.pinned)
+            with suppress(OSError):  # told is what ended the job; the next run clears up
+                drop_ours(self.output, shards, self.report.pinned)
 
     def _mourn(self, worker: Worker, status: int) -> None:
         """Makes up for a worker that died: what it had goes to others, and another takes its place;

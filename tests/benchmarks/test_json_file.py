@@ -14,6 +14,7 @@ from json_file import add_json_option, write_json
     [
         ("absent/figures.json", "absent: no such folder; make it first"),
         (".", "is a folder; name a file in it"),
+        ("n" * 300, "n: File name too long; name another"),
         ("/proc/figures.json", "/proc: cannot be written to; name another"),
     ],
 )

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 
+import numpy as np
 import pytest
 from worker_jobs import (
     children,
@@ -21,7 +23,12 @@ from worker_jobs import (
 )
 
 from fastmrigan.errors import DiskFull, UsageError
-from fastmrigan.jobs.run import run
+from fastmrigan.interrupt import StopSignal
+from fastmrigan.jobs import receipts
+from fastmrigan.jobs.plan import Content
+from fastmrigan.jobs.run import pin, run
+from fastmrigan.jobs.supervisor import Supervisor
+from fastmrigan.runtime.engine_file import read_model
 
 
 def test_a_worker_that_is_killed_is_replaced(sampled):
@@ -82,7 +89,7 @@ def test_a_signal_stops_cleanly_and_the_job_resumes(sampled, number, everybody):
     assert digests(out) == made_whole(sampled, 16 * 60)
 
 
-@pytest.mark.parametrize("signals", [1, 2])  # at the second one workers are killed at once
+@pytest.mark.parametrize("signals", [slow(1), 2])  # at the second one workers are killed at once
 def test_a_stop_between_a_receipt_and_its_shard_leaves_neither(sampled, signals):
     spec = sampled("out", 16 * 60)
     out = spec.output.out
@@ -102,6 +109,34 @@ def test_a_stop_between_a_receipt_and_its_shard_leaves_neither(sampled, signals)
     assert {path.stem for path in (out / "receipts").iterdir()} == made
     supervise(spec, 2)
     assert digests(out) == made_whole(sampled, 16 * 60)
+
+
+def test_what_was_begun_without_its_being_heard_is_cleared_up(sampled):
+    """As where the second Ctrl-C comes before that message is read."""
+    spec = sampled("out", 32)
+    out, work = spec.output.out, spec.work(read_model(spec.engine.model))
+    shard = work.plan(spec.output)[1]
+    receipt = receipts.path_of(out, "shard-000001.tar")
+    half = out / "shard-000001.tar.0123.tmp"
+    out.mkdir()
+    led = Supervisor(spec, work, 1, (0, 32), {}, StopSignal())
+    with suppress(KeyboardInterrupt), led:
+        pin(out, work.task, led.first_report().pinned)
+        led.workers[0].waiting.append(shard)
+        half.write_bytes(b"half")
+        content = Content.whole(shard, np.zeros((16, 4, 4), np.uint8))
+        receipts.write(out, "shard-000001.tar", {}, content)
+        raise KeyboardInterrupt
+    assert not half.exists()
+    assert not receipt.exists()
+
+
+def test_where_clearing_up_fails_the_first_error_is_told(sampled):
+    spec = sampled("out", 16 * 8)
+    spec.output.out.mkdir()
+    (spec.output.out / "receipts").write_text("")
+    with pytest.raises(UsageError, match=r"receipts: cannot write: File exists; 0 of 128 slices"):
+        supervise(spec, 2)
 
 
 @pytest.mark.slow
