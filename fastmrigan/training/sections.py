@@ -135,6 +135,9 @@ class Optimiser(Section):
     generator_lr: PositiveFloat = 2e-4
     discriminator_lr: PositiveFloat = 2e-4
     betas: tuple[Beta, Beta] = (0.5, 0.999)
+    # Most that the norm of all generators' gradients together may be; above it they are scaled
+    # down (Pascanu et al. 2013). None: whatever it is.
+    generator_clip: PositiveFloat | None = None
 
 
 class Schedule(Section):

@@ -220,10 +220,18 @@ class System:
 
     def update(self, name: str, loss: Tensor) -> None:
         """One step of an optimiser down `loss`."""
-        optimiser = self.optimisers[name]
-        optimiser.zero_grad()
+        self.optimisers[name].zero_grad()
         loss.backward()
+        self.descend(name)
+
+    def descend(self, name: str) -> None:
+        """One step of an optimiser by the gradients that are there; those of the generators (the
+        optimiser "g") clipped first, where the recipe says so."""
+        optimiser, most = self.optimisers[name], self.recipe.optimiser.generator_clip
         with self.timer.phase("optimiser"):
+            if name == "g" and most is not None:
+                held = [each for group in optimiser.param_groups for each in group["params"]]
+                nn.utils.clip_grad_norm_(held, most)
             optimiser.step()
 
     def state(self) -> dict[str, Any]:

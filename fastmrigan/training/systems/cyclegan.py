@@ -209,8 +209,7 @@ class CycleGan(TranslatingSystem):
             total = total + self.taken_back(self.recipe.losses.transport * loss)
         if not self.recipe.speed:
             total.backward()
-        with self.timer.phase("optimiser"):
-            self.optimisers["g"].step()
+        self.descend("g")
         return {"loss_g": total.detach(), **rows}, fakes[0], fakes[1]
 
     def taken_back(self, loss: Tensor) -> Tensor:
