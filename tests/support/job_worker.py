@@ -8,8 +8,7 @@ instruction set); full SHARD (no space is left for it); start NUMBER (that worke
 ready); harmed SET:INDEX (the engine refuses this input); once FILE (the first worker to find no
 such file makes it and dies in a shard); unready FILE (likewise, before it is ready);
 slow SECONDS (so long does a shard take to be written); stuck SHARD (it never takes its name, after
-its receipt is there); unread (reading the dataset through ends the
-process).
+its receipt is there); unread (reading the dataset through ends the process).
 """
 
 from __future__ import annotations

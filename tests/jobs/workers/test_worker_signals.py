@@ -126,6 +126,7 @@ def test_what_was_begun_without_its_being_heard_is_cleared_up(sampled):
         half.write_bytes(b"half")
         content = Content.whole(shard, np.zeros((16, 4, 4), np.uint8))
         receipts.write(out, "shard-000001.tar", {}, content)
+        assert receipt.exists()
         raise KeyboardInterrupt
     assert not half.exists()
     assert not receipt.exists()
