@@ -19,6 +19,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import tiny_model as tiny
+from job_files import digests
 from PIL import Image
 
 from fastmrigan.cli import bulk
@@ -35,11 +36,6 @@ from fastmrigan.jobs.spec import Sampled, Translated
 from fastmrigan.runtime.backends import BACKENDS
 from fastmrigan.runtime.backends.base import MODES
 from fastmrigan.runtime.model_file import PRECISIONS
-
-
-def digests(folder: Path) -> dict[str, str]:
-    files = [path for path in sorted(folder.glob("shard-*")) if path.is_file()]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture

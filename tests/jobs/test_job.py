@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_model as tiny
+from job_files import digests
 
 from fastmrigan.errors import DiskFull, UsageError
 from fastmrigan.imaging.quantise import to_uint8
@@ -24,16 +24,6 @@ from fastmrigan.runtime import load
 from fastmrigan.runtime.latents import normal_latents
 
 FAULT = Path(__file__).parents[1] / "support" / "fault.py"
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """sha256 of every file of every shard."""
-    files = [p for p in sorted(folder.glob("shard-*/*")) + sorted(folder.glob("shard-*.*"))]
-    return {
-        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in files
-        if p.is_file()
-    }
 
 
 def arguments(model: Path, out: Path, count: int, *more: object) -> list[str]:

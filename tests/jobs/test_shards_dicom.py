@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_model as tiny
+from job_files import digests
 from PIL import Image
 
 from fastmrigan.errors import InputRejected, MissingDependency, UsageError
@@ -39,16 +39,6 @@ DICOM = ["dicom", "dicom-files"]
 TAGS = {"SpacingBetweenSlices": 6.0, "PatientPosition": "HFS"}  # that series 0 came with
 SERIES = {0: (5, (16, 16), 6.0), 1: (4, (20, 28), 3.5)}  # slices, size and step in mm of each
 TURNED = (0.98, 0.0, 0.19899749), (0.0, 1.0, 0.0)  # rows and columns of series 1
-
-
-def digests(folder: Path) -> dict[str, str]:
-    files = [p for stem in ("shard", "series") for p in folder.glob(f"{stem}-*")]
-    files += list(folder.glob("shard-*/*"))
-    return {
-        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in sorted(files)
-        if p.is_file()
-    }
 
 
 def files_of(out: Path) -> list:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_model as tiny
+from job_files import digests
 from PIL import Image
 
 from fastmrigan import NOTICE
@@ -58,14 +59,6 @@ def model(write_model) -> Path:
     """Makes the negative of each slice."""
     document = tiny.metadata(task="translate", latent_size=None, source_contrast="t1")
     return write_model(document, tiny.tiny_graph("translate"), "negative.onnx")
-
-
-def digests(folder: Path) -> dict[str, str]:
-    files = [p for p in folder.glob("shard-*") if p.is_file()] + list(folder.glob("shard-*/*"))
-    return {
-        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in sorted(files)
-    }
 
 
 def records(folder: Path, format: str) -> list[dict[str, object]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import job_files
 import pytest
 
 from fastmrigan.jobs import log, supervisor
@@ -41,11 +41,7 @@ def supervise(spec: JobSpec, workers: int) -> JobResult:
 
 def digests(out: Path) -> dict[str, str]:
     """sha256 of every shard and receipt, and of what pins them."""
-    files = [*out.glob("s*-0*"), *out.glob("receipts/*"), out / "run.json"]
-    return {
-        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(files)
-    }
+    return job_files.digests(out, "receipts/*", "run.json")
 
 
 def events(out: Path, *kinds: str) -> list[dict[str, object]]:
