@@ -52,6 +52,7 @@ def sampled(recipe: str, size: int, *, critic: bool = False) -> Experiment:
             "fd_random": (f"at most {most:.3g} (3 times the split half)", most),
             "copies_flagged": ("at most 0", 0.0),
             **dict.fromkeys(() if critic else DISCRIMINATOR),
+            "discriminator_memory": None,
         }
         return set_figures(numbers, "2,000 slices", bars)
 

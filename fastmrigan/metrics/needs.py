@@ -8,7 +8,7 @@ import numpy.typing as npt
 from fastmrigan.errors import UsageError
 from fastmrigan.imaging.dataset import PreparedDataset
 from fastmrigan.imaging.likeness import FEWEST_HELD_OUT
-from fastmrigan.metrics import spaces
+from fastmrigan.metrics import run_measures, spaces
 from fastmrigan.metrics.choice import MEASURES, SLOW, named
 from fastmrigan.metrics.evaluation_inputs import Inputs
 from fastmrigan.metrics.two_sample import FEWEST as FEWEST_TOLD_APART
@@ -69,10 +69,11 @@ def lacking(name: str, inputs: Inputs) -> str:
             return "needs slices labelled tumour and normal; give --classifier-data"
         if name == "utility" and inputs.label != "tumour":
             return "needs synthetic tumour slices; say so by --label tumour"
-    if name == "discriminator" and (
-        inputs.trained is None or inputs.trained.recipe.system != "gan"
-    ):
-        return "needs the --run of a GAN that makes slices from latents"
+    if name == "discriminator":
+        if inputs.trained is None or inputs.trained.recipe.task != "sample":
+            return "needs the --run of a GAN that makes slices from latents"
+        if run_measures.is_critic(inputs.trained.recipe) and not len(inputs.real.test):
+            return "of a critic needs held-out real slices; prepare with a larger --test-fraction"
     return ""
 
 
