@@ -210,6 +210,8 @@ class CycleGanRecipe(TranslationRecipe):
 
     @model_validator(mode="after")
     def _batch_among_the_last(self) -> CycleGanRecipe:
+        if self.losses.patches_of and not self.losses.patches:
+            raise ValueError("losses.patches_of says of how many slices: give losses.patches too")
         if 0 < self.losses.patches_of < self.batch:
             raise ValueError(
                 f"losses.patches_of: expected 0 or at least the batch of {self.batch}, got "

@@ -12,7 +12,6 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     field_validator,
-    model_validator,
 )
 
 
@@ -217,18 +216,6 @@ class CycleLosses(Section):
     transport: NonNegativeFloat = 0.0
     transport_batch: Annotated[int, Field(ge=1, le=512)] = 16  # sources translated for it a step
     discriminator: PositiveFloat = 0.5  # times (loss on real + loss on fake)
-
-    @model_validator(mode="after")
-    def _nothing_without_its_weight(self) -> CycleLosses:
-        weights = {"patches_of": "patches", "tone_epochs": "tone", "transport_batch": "transport"}
-        for name, weight in weights.items():
-            unset = type(self).model_fields[name].default
-            if getattr(self, name) != unset and not getattr(self, weight):
-                raise ValueError(
-                    f"{name} is of a loss that is off: give losses.{weight} too, or leave "
-                    f"losses.{name} at {unset}"
-                )
-        return self
 
 
 class Pix2PixLosses(Section):

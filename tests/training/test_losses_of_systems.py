@@ -234,19 +234,9 @@ def test_a_run_taken_back_begins_another_pass():
     assert not system.more_state()["transport"]
 
 
-@pytest.mark.parametrize(
-    ("setting", "weight", "unset"),
-    [
-        ("patches_of", "patches", 0),
-        ("tone_epochs", "tone", 100),
-        ("transport_batch", "transport", 16),
-    ],
-)
-def test_a_setting_of_a_loss_that_is_off_is_refused(setting, weight, unset):
-    remedy = f"give losses.{weight} too, or leave losses.{setting} at {unset}"
-    with pytest.raises(UsageError, match=remedy):
-        small("t1-t2-cyclegan-unet-v1", f"losses.{setting}=20")
-    small("t1-t2-cyclegan-unet-v1", f"losses.{setting}=20", f"losses.{weight}=1")
+def test_a_number_of_slices_without_patches_is_refused():
+    with pytest.raises(UsageError, match="of how many slices: give"):
+        small("t1-t2-cyclegan-unet-v1", "losses.patches_of=20")
 
 
 def test_fewer_slices_than_a_batch_are_refused():
