@@ -72,9 +72,19 @@ def lacking(name: str, inputs: Inputs) -> str:
     if name == "discriminator":
         if inputs.trained is None or inputs.trained.recipe.task != "sample":
             return "needs the --run of a GAN that makes slices from latents"
+        if not real_is_trained_on(inputs):
+            return "needs --real and --label to be what the run was trained on"
         if run_measures.is_critic(inputs.trained.recipe) and not len(inputs.real.test):
             return "of a critic needs held-out real slices; prepare with a larger --test-fraction"
     return ""
+
+
+def real_is_trained_on(inputs: Inputs) -> bool:
+    """Whether --real is the dataset and label of the run, so that its training slices are that."""
+    assert inputs.trained is not None
+    data = inputs.trained.dataset
+    same_data = inputs.real.facts.get("fingerprint") == data.get("fingerprint")
+    return same_data and inputs.label == data.get("label")
 
 
 def unseen(inputs: Inputs) -> npt.NDArray[np.int64]:

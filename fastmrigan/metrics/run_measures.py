@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from fastmrigan.errors import ModelRefused
 from fastmrigan.metrics.bootstrap import interval, wilson
 from fastmrigan.metrics.frechet import frechet_distance
 from fastmrigan.metrics.measure import Measure
@@ -118,18 +119,19 @@ def memory(loaded: LoadedDiscriminator, real: SliceSet, seed: int) -> Measure:
     batch norm would take away what a batch has in common.
     """
     logits = discriminator_logits(loaded, real.slices, seed)
+    units = np.arange(len(logits)) if real.groups is None else real.groups  # drawn together
     sides = [~real.held_out, real.held_out]
-    rows = [logits[side] for side in sides]
-    groups = None if real.groups is None else [real.groups[side] for side in sides]
-    spread = groups is None or min(len(np.unique(of)) for of in groups) > 1
+    rows, groups = [logits[side] for side in sides], [units[side] for side in sides]
+    spread = all(len(np.unique(of)) > 1 for of in groups)  # else every draw would be the same
     return Measure(
         "discriminator_memory",
         "discriminator: training slices above held-out ones",
         ranked_above(*rows),
         "context",
         "How often the run's own discriminator, or critic, finds a training slice more real than "
-        "a real one held out. 50 %: it does not know them; 100 %: it knows them by heart, or those "
-        "held out are of another kind. No threshold takes part: steadier than the shares.",
+        "a real one held out. Near 50 %, or below, there is no sign that it knows them; near 100 % "
+        "it knows them by heart, or those held out are of another kind. No threshold takes part: "
+        "steadier than the shares.",
         share=True,
         interval=interval(ranked_above, *rows, seed=seed, groups=groups) if spread else None,
         section="run",
@@ -150,18 +152,24 @@ def discriminator_logits(loaded: LoadedDiscriminator, slices: Float32, seed: int
     """Logits [N] of slices [N, H, W], above 0 for real, each in a batch of random ones.
 
     As in training, a batch holds one kind of slice and batch norm takes the batch's own
-    statistics: its running ones mix real and synthetic batches and would judge neither.
+    statistics: its running ones mix real and synthetic batches and would judge neither. A critic's
+    groups of four divide its batches. ModelRefused where a logit is not finite.
     """
     for layer in loaded.module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.train()
     order = np.random.default_rng(seed).permutation(len(slices))
     count = -(-len(slices) // loaded.recipe.batch)
-    with torch.inference_mode():
-        parts = [
-            loaded.module(torch.from_numpy(slices[rows]).unsqueeze(1)).flatten()
-            for rows in np.array_split(order, count)  # no batch is a small rest
-        ]
+    if is_critic(loaded.recipe):  # whole batches, the last filled with slices of the first
+        order = np.resize(order, count * loaded.recipe.batch)
     logits = np.empty(len(slices), np.float32)
-    logits[order] = torch.cat(parts).numpy()
+    with torch.inference_mode():
+        for rows in np.array_split(order, count):  # no batch is a small rest
+            batch = torch.from_numpy(slices[rows]).unsqueeze(1)
+            logits[rows] = loaded.module(batch, **loaded.options).flatten().numpy()
+    if not np.isfinite(logits).all():
+        raise ModelRefused(
+            f"{loaded.path}: its discriminator gives scores that are not finite; train again, with "
+            "lower rates, or leave the measure out (--skip discriminator)"
+        )
     return logits

@@ -46,10 +46,10 @@ class LoadedGenerator:
 
 @dataclass(frozen=True)
 class LoadedDiscriminator:
-    module: nn.Module  # eval, float32, on the CPU: [N, 1, H, W] -> logits [N]
+    module: nn.Module  # eval, float32, on the CPU: [N, 1, H, W], **options -> logits [N]
     recipe: Any
-    step: int
-    dataset: dict[str, Any]
+    path: Path  # of the checkpoint
+    options: dict[str, float]  # how far a progressive GAN's last stage has faded in
 
 
 def path_of(run: Path, step: int) -> Path:
@@ -232,8 +232,9 @@ def load_discriminator(run: Path, *, step: int | None = None) -> LoadedDiscrimin
     discriminator = system_of(recipe).make(recipe)["discriminator"]
     with damage_refused(path_of(run, document["step"])):
         discriminator.load_state_dict(document["system"]["networks"]["discriminator"])
+    options = reached(run, document, recipe) if recipe.system == "progan" else {}
     return LoadedDiscriminator(
-        frozen(discriminator), recipe, int(document["step"]), dict(document["dataset"])
+        frozen(discriminator), recipe, path_of(run, document["step"]), options
     )
 
 

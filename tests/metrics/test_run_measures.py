@@ -8,9 +8,11 @@ import pytest
 import torch
 from scipy.stats import mannwhitneyu
 
+from fastmrigan.errors import ModelRefused
 from fastmrigan.metrics import run_measures
 from fastmrigan.metrics.needs import lacking
 from fastmrigan.metrics.slice_sets import SliceSet
+from fastmrigan.models.progan import ProganDiscriminator
 
 
 class Brightness(torch.nn.Module):
@@ -18,9 +20,11 @@ class Brightness(torch.nn.Module):
         return x.mean(dim=(1, 2, 3))
 
 
-def loaded(module=None, system="gan"):
+def loaded(module=None, system="gan", **options):
     recipe = SimpleNamespace(batch=16, system=system)
-    return SimpleNamespace(module=module or Brightness(), recipe=recipe)
+    return SimpleNamespace(
+        module=module or Brightness(), recipe=recipe, options=options, path=Path("step_1.pt")
+    )
 
 
 def slices_of(brightness, held_out, groups=None):
@@ -31,9 +35,8 @@ def slices_of(brightness, held_out, groups=None):
 def test_the_discriminator_judges_by_the_batch_as_in_training():
     network = torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.AvgPool2d(8)).eval()
     network[0].running_mean.fill_(100)  # far from any slice: every logit would be below 0
-    loaded = SimpleNamespace(module=network, recipe=SimpleNamespace(batch=16))
     slices = np.random.default_rng(0).normal(0, 1, (40, 8, 8)).astype(np.float32)
-    logits = run_measures.discriminator_logits(loaded, slices, seed=0)
+    logits = run_measures.discriminator_logits(loaded(network), slices, seed=0)
     assert logits.shape == (40,)
     assert logits.mean() == pytest.approx(0, abs=1e-5)
     assert (logits > 0).any()
@@ -98,18 +101,59 @@ def test_what_is_asked_of_a_discriminator_and_of_a_critic(monkeypatch, system, h
     assert [measure.key for measure in found] == [f"discriminator_{key}" for key in keys]
 
 
+def test_one_held_out_slice_has_no_interval():
+    real = slices_of(np.linspace(-1, 1, 30), np.arange(30) < 1)
+    found = run_measures.memory(loaded(), real, seed=0)
+    assert (found.value, found.interval) == (1.0, None)
+
+
+def test_scores_that_are_not_finite_are_refused():
+    real = slices_of([0.1, np.nan, 0.3], [False] * 3)
+    with pytest.raises(ModelRefused, match="discriminator gives scores that are not finite"):
+        run_measures.discriminator_logits(loaded(), real.slices, seed=0)
+
+
+@pytest.mark.parametrize("count", [5, 21, 48])
+def test_a_critic_is_asked_in_whole_batches_as_far_as_it_has_faded_in(count):
+    torch.manual_seed(0)
+    critic = ProganDiscriminator(size=8, width=8).eval()
+    critic.initialise()
+    seen = []
+
+    def record(module, arguments, options):
+        seen.append((len(arguments[0]), options))
+
+    critic.register_forward_pre_hook(record, with_kwargs=True)
+    slices = np.random.default_rng(0).normal(0, 0.5, (count, 8, 8)).astype(np.float32)
+    found = run_measures.discriminator_logits(loaded(critic, "progan", alpha=0.25), slices, seed=1)
+    assert seen == [(16, {"alpha": 0.25})] * -(-count // 16)
+    assert found.shape == (count,)
+    if count == 48:  # no slice twice: the logits of the order that the seed draws
+        order = np.random.default_rng(1).permutation(48)
+        with torch.no_grad():
+            expected = [
+                critic(torch.from_numpy(slices[rows])[:, None], alpha=0.25)
+                for rows in np.split(order, 3)
+            ]
+        np.testing.assert_array_equal(found[order], torch.cat(expected).numpy())
+
+
 @pytest.mark.parametrize(
-    ("task", "system", "held_out", "reason"),
+    ("task", "system", "held_out", "facts", "reason"),
     [
-        ("sample", "gan", 0, ""),
-        ("sample", "progan", 10, ""),
-        ("sample", "progan", 0, "of a critic needs held-out real slices"),
-        ("translate", "cyclegan", 10, "needs the --run of a GAN that makes slices from latents"),
+        ("sample", "gan", 0, ("a", "tumour"), ""),
+        ("sample", "progan", 10, ("a", "tumour"), ""),
+        ("sample", "progan", 0, ("a", "tumour"), "of a critic needs held-out real slices"),
+        ("sample", "gan", 10, ("b", "tumour"), "needs --real and --label to be what the run was"),
+        ("sample", "gan", 10, ("a", None), "needs --real and --label to be what the run was"),
+        ("translate", "cyclegan", 10, ("a", "tumour"), "needs the --run of a GAN that makes slice"),
     ],
 )
-def test_what_the_measure_needs(task, system, held_out, reason):
+def test_what_the_measure_needs(task, system, held_out, facts, reason):
     real = slices_of(np.linspace(-1, 1, 30), np.arange(30) < held_out)
-    trained = SimpleNamespace(recipe=SimpleNamespace(task=task, system=system))
-    inputs = SimpleNamespace(real=real, made=real, trained=trained)
+    real.facts["fingerprint"], label = facts
+    recipe = SimpleNamespace(task=task, system=system)
+    trained = SimpleNamespace(recipe=recipe, dataset={"fingerprint": "a", "label": "tumour"})
+    inputs = SimpleNamespace(real=real, made=real, trained=trained, label=label)
     assert lacking("discriminator", inputs).startswith(reason)
     assert bool(lacking("discriminator", inputs)) == bool(reason)

@@ -41,6 +41,7 @@ def supervise(spec: JobSpec, workers: int) -> JobResult:
 
 def digests(out: Path) -> dict[str, str]:
     """sha256 of every shard and receipt, and of what pins them."""
+    assert (out / "run.json").is_file()
     return job_files.digests(out, "receipts/*", "run.json")
 
 

@@ -73,6 +73,7 @@ def test_a_last_stage_still_fading_in_is_taken_as_it_was_trained(tmp_path):
     with torch.no_grad():
         wanted = loaded.module.generator(latents, alpha=alpha).clamp(-1, 1)
         torch.testing.assert_close(loaded.module(latents), wanted)
+    assert checkpoint.load_discriminator(tmp_path).options == {"alpha": alpha}
 
 
 @pytest.mark.parametrize("back", [False, True])
