@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from bench_model import write_model
 
 from fastmrigan.cli.bench import bench as bench_command
 from fastmrigan.cli.bench import numbers, rates
@@ -25,68 +24,7 @@ from fastmrigan.runtime.backends import BACKENDS
 from fastmrigan.runtime.latency import BenchOptions, past_budget
 from fastmrigan.runtime.latency_figures import jitter, percentiles
 from fastmrigan.runtime.latency_rows import bench_input, call_of, calls_of
-from fastmrigan.runtime.model_file import METADATA_KEY, ModelMetadata, read_model_file
-from fastmrigan.runtime.onnx_wire import graph_sha256
-
-
-def write_model(path: Path, task: str) -> Path:
-    """A model file by hand: tanh of a projection (sample), or of the slice itself (translate)."""
-    weights = np.random.default_rng(0).standard_normal((8, 16), dtype=np.float32)
-    shape = ["batch", 8] if task == "sample" else ["batch", 1, 4, 4]
-    name = "latent" if task == "sample" else "source"
-    first = helper.make_node("MatMul", [name, "weights"], ["flat"])
-    if task == "translate":
-        first = helper.make_node("Identity", [name], ["flat"])
-    graph = helper.make_graph(
-        [
-            first,
-            helper.make_node("Reshape", ["flat", "shape"], ["square"]),
-            helper.make_node("Tanh", ["square"], ["slice"]),
-        ],
-        "hand",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("slice", TensorProto.FLOAT, ["batch", 1, 4, 4])],
-        [
-            numpy_helper.from_array(weights, "weights"),
-            numpy_helper.from_array(np.array([-1, 1, 4, 4]), "shape"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    metadata = ModelMetadata(
-        task=task,
-        recipe="hand",
-        latent_size=8 if task == "sample" else None,
-        slice_size=(4, 4),
-        grading={},
-        weights_sha256="0" * 64,
-        graph_sha256=graph_sha256(model.SerializeToString()),
-        training_data={},
-        parity={},
-        versions={},
-    )
-    helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
-    onnx.save(model, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model") / "hand.onnx", "sample")
-
-
-@pytest.fixture(scope="module")
-def document(model: Path) -> dict[str, Any]:
-    """One short bench of both CPU backends."""
-    options = BenchOptions(
-        backends=("openvino", "onnxruntime"),
-        batches=(1, 3),
-        seconds=0.2,
-        rounds=2,
-        threads=(1,),
-        rates=(100.0,),
-        cold_starts=1,
-    )
-    return latency.bench(model, options)
+from fastmrigan.runtime.model_file import read_model_file
 
 
 @pytest.mark.parametrize(
@@ -370,90 +308,6 @@ def test_budget_ends_with_6_and_keeps_the_figures(
     assert done.returncode == (0 if budget > 1 else 6), done.stderr
     assert ("past the budget of 1e-06 ms a call in 1 of 1" in done.stderr) == (budget < 1)
     assert len(json.loads((tmp_path / "bench.json").read_text())["measurements"]) == 1
-
-
-def test_two_runs_beside_each_other(
-    document: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    document, other = (json.loads(json.dumps(document)) for _ in "AB")
-    document["machine"]["governor"], other["machine"]["governor"] = "performance", "powersave"
-    gone = other["measurements"].pop()
-    first = other["measurements"][0]
-    first["call_ms"]["p50"] = 3 * document["measurements"][0]["call_ms"]["p50"]
-    for turn in first["rounds"]:
-        turn["p50_ms"] += 1000
-    files = (tmp_path / "a.json", tmp_path / "b.json")
-    for file, side in zip(files, (document, other), strict=True):
-        file.write_text(json.dumps(side))
-    bench_command(compare=files)
-    lines = capsys.readouterr().out.splitlines()
-    assert "differs: governor: performance in A, powersave in B" in lines
-    rows = [line for line in lines if line.startswith(("openvino fp32", "onnxruntime fp32"))]
-    assert len(rows) == 15
-    assert rows[0].split()[8] == "3.00"
-    assert "=" not in rows[0]
-    assert all("= " in line for line in rows[1:])
-    assert lines[-1].startswith("in A alone: backend onnxruntime")
-    assert f"rate {gone['rate']}" in lines[-1]
-    assert max(map(len, compared(document, other))) <= 150
-
-
-def test_unlike_runs_are_told_by_what_differs_first(document: dict[str, Any]) -> None:
-    first, second = (json.loads(json.dumps(document)) for _ in "AB")
-    second["machine"]["governor"] = None  # not readable there
-    rows = second["measurements"]
-    second["measurements"] = [m for m in rows if m["backend"] == "openvino" and m["batch"] == 1]
-    first["measurements"] += [m | {"batch": n} for n in range(10, 60) for m in rows]
-    second["measurements"] += [m | {"threads": 64} for m in rows if m["rate"] is None]
-    lines = compared(first, second)
-    assert not any("None" in line for line in lines)
-    (alone_a,) = (line for line in lines if line.startswith("in A alone: "))
-    (alone_b,) = (line for line in lines if line.startswith("in B alone: "))
-    assert alone_b == "in B alone: threads 64 (8 rows)"
-    shown = "; ".join(f"batch {n} (8 rows)" for n in range(10, 14))
-    assert alone_a == f"in A alone: {shown}; and {46 * 8 + 12} rows more"
-    assert max(map(len, lines)) <= 150
-
-
-def test_a_backend_that_one_run_lacks_has_no_version_there(document: dict[str, Any]) -> None:
-    second = json.loads(json.dumps(document))
-    second["measurements"] = [m for m in second["measurements"] if m["backend"] == "openvino"]
-    for a, b, letter in ((document, second, "A"), (second, document, "B")):
-        lines = compared(a, b)
-        assert not any(line.startswith("differs: ") for line in lines)
-        assert lines[-1] == f"in {letter} alone: backend onnxruntime (8 rows)"
-
-
-def test_runs_without_a_row_in_common(document: dict[str, Any]) -> None:
-    second = json.loads(json.dumps(document))
-    for measured in second["measurements"]:
-        measured["threads"] = 2
-    assert compared(document, second)[1:] == [
-        "",
-        "no row is in both",
-        "in A alone: threads 1 (16 rows)",
-        "in B alone: threads 2 (16 rows)",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        (None, r"a\.json: cannot be read: No such file"),
-        ("[1]", r"a\.json: is no report of kind fastmrigan-bench"),
-        ("x", r"a\.json: is no report of kind"),
-        (
-            '{"kind": "fastmrigan-bench", "schema_version": 1}',
-            r"schema version 1, .* measure again",
-        ),
-    ],
-)
-def test_what_cannot_be_compared(tmp_path: Path, content: str | None, text: str) -> None:
-    path = tmp_path / "a.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(UsageError, match=text):
-        bench_command(compare=(path, path))
 
 
 @pytest.mark.parametrize(
